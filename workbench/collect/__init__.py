@@ -1,0 +1,1 @@
+"""Fetching pages politely. The only part of the workbench besides ``deliver`` that touches the network."""

@@ -1,0 +1,95 @@
+"""Every error the workbench raises on purpose.
+
+    WorkbenchError
+    ├── WorkspaceError      workspace.toml is missing or wrong (carries one message per problem)
+    ├── ParameterError      a notebook's or a command's parameter is wrong
+    ├── CollectError        collecting cannot start (one page that fails is a status, not an error)
+    ├── ArchiveError        a snapshot is missing or its record does not match its digest
+    ├── ExtractError        input that is not a page at all, such as a missing file
+    ├── LakeError           a table does not match its declared schema
+    ├── ReportError         a report cannot be written
+    └── FlowError           a run did not finish
+        ├── NotebookError   a cell failed (carries notebook, cell index, source, traceback)
+        └── RunLockedError  another run of the same week is under way
+
+A message says what happened, where, and ends with what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = [
+    "ArchiveError",
+    "CollectError",
+    "ExtractError",
+    "FlowError",
+    "LakeError",
+    "NotebookError",
+    "ParameterError",
+    "ReportError",
+    "RunLockedError",
+    "WorkbenchError",
+    "WorkspaceError",
+]
+
+
+class WorkbenchError(Exception):
+    """Base of all errors the workbench raises on purpose."""
+
+
+class WorkspaceError(WorkbenchError):
+    """workspace.toml is missing or wrong.
+
+    ``problems`` holds one line for each problem, in file order.
+    """
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ParameterError(WorkbenchError):
+    """A parameter of a notebook or a command is wrong."""
+
+
+class CollectError(WorkbenchError):
+    """Collecting cannot start."""
+
+
+class ArchiveError(WorkbenchError):
+    """A snapshot is missing, or its record does not match its digest."""
+
+
+class ExtractError(WorkbenchError):
+    """The input is not a page at all, such as a file that is not there."""
+
+
+class LakeError(WorkbenchError):
+    """A table in the lake does not match its declared schema."""
+
+
+class ReportError(WorkbenchError):
+    """A report cannot be written."""
+
+
+class FlowError(WorkbenchError):
+    """A run did not finish."""
+
+
+class NotebookError(FlowError):
+    """A cell of a notebook failed."""
+
+    def __init__(
+        self, message: str, *, notebook: Path, cell_index: int, source: str, traceback: str
+    ) -> None:
+        super().__init__(message)
+        self.notebook = notebook
+        self.cell_index = cell_index
+        self.source = source
+        self.traceback = traceback
+
+
+class RunLockedError(FlowError):
+    """Another run of the same workspace and week is under way."""

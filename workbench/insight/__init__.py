@@ -1,0 +1,1 @@
+"""What the tables mean: polars in, polars out. No network, no clock."""

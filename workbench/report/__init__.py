@@ -1,0 +1,1 @@
+"""The weekly report: figures, tables and the HTML around them."""

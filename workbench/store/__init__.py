@@ -1,0 +1,1 @@
+"""Where things are kept: the archive of raw responses and the lake of tables read from them."""
