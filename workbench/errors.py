@@ -81,9 +81,7 @@ class FlowError(WorkbenchError):
 class NotebookError(FlowError):
     """A cell of a notebook failed."""
 
-    def __init__(
-        self, message: str, *, notebook: Path, cell_index: int, source: str, traceback: str
-    ) -> None:
+    def __init__(self, message: str, *, notebook: Path, cell_index: int, source: str, traceback: str) -> None:
         super().__init__(message)
         self.notebook = notebook
         self.cell_index = cell_index

@@ -211,7 +211,7 @@ class Workspace(_Frozen):
 
     name: _Identifier
     company: Company
-    competitors: Annotated[tuple[Company, ...], Field(min_length=1)]
+    competitors: tuple[Company, ...]
     topics: tuple[Topic, ...] = ()
     thresholds: Thresholds = Thresholds()
     collect: CollectPolicy = CollectPolicy()
@@ -221,7 +221,9 @@ class Workspace(_Frozen):
     _root: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
-    def _unique(self) -> Workspace:
+    def _consistent(self) -> Workspace:
+        if not self.competitors:
+            raise ValueError("competitors is empty; add at least one [[competitors]] table")
         companies = [company.id for company in self.companies]
         sources = [ref.source.id for ref in self.sources()]
         for what, ids in (("company", companies), ("source", sources)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +28,7 @@ class Table:
 
 
 # Where a row comes from, on every table that is read off a page.
-_ORIGIN: dict[str, pl.DataType | type[pl.DataType]] = {
+_ORIGIN: dict[str, Any] = {
     "snapshot_id": pl.String,
     "company_id": pl.String,
     "source_id": pl.String,
