@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
 
 from workbench.errors import ParameterError
 from workbench.settings import settings
 from workbench.weeks import Week
 from workbench.workspace import Workspace, load_workspace
 
-__all__ = ["NOTEBOOKS", "ExtractPages", "NotebookParams", "ScoreTexts", "WeeklyReport", "resolve_workspace"]
+__all__ = [
+    "NOTEBOOKS",
+    "ExtractPages",
+    "NotebookParams",
+    "ScoreTexts",
+    "WeeklyReport",
+    "resolve_week",
+    "resolve_workspace",
+]
 
 
 def resolve_workspace(folder: str | Path | None) -> Workspace:
@@ -31,11 +40,21 @@ def resolve_workspace(folder: str | Path | None) -> Workspace:
     return load_workspace(chosen)
 
 
+def resolve_week(week: str) -> Week:
+    """Read the named week, or the one WORKBENCH_WEEK names. Raises ParameterError."""
+    chosen = week or settings().week
+    if not chosen:
+        raise ParameterError(
+            "No week was named. Give one with --week (notebooks: the parameter `week`), for example 2026-W47."
+        )
+    return Week.parse(chosen)
+
+
 class NotebookParams(BaseModel):
     """What every notebook takes.
 
     ``workspace``: folder with workspace.toml; empty means the one WORKBENCH_WORKSPACE names.
-    ``week``: ISO week, such as 2026-W47.
+    ``week``: ISO week, such as 2026-W47; empty means the one WORKBENCH_WEEK names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,7 +64,7 @@ class NotebookParams(BaseModel):
     week: str = ""
 
     @classmethod
-    def check(cls, **values: Any) -> Any:
+    def check(cls, **values: Any) -> Self:
         """Validate ``values``. Raises ParameterError with one line per problem."""
         try:
             made = cls(**values)
@@ -59,12 +78,12 @@ class NotebookParams(BaseModel):
             raise ParameterError(
                 f"Parameters of {cls.notebook} are wrong:\n{problems}\nMend the parameters cell or the -p options."
             ) from None
-        Week.parse(made.week)
+        resolve_week(made.week)
         return made
 
     def load(self) -> tuple[Workspace, Week]:
         """The workspace and the week these parameters name."""
-        return resolve_workspace(self.workspace), Week.parse(self.week)
+        return resolve_workspace(self.workspace), resolve_week(self.week)
 
 
 class ExtractPages(NotebookParams):

@@ -14,14 +14,15 @@ class Settings(BaseSettings):
     """Read from WORKBENCH_* environment variables.
 
     ``home`` (WORKBENCH_HOME) is the checkout that holds notebooks, engines, calibration and reports; the default
-    is the checkout this package was installed from. ``workspace`` (WORKBENCH_WORKSPACE) is the workspace folder
-    that notebooks and commands use when none is named.
+    is the checkout this package was installed from. ``workspace`` (WORKBENCH_WORKSPACE) and ``week`` (WORKBENCH_WEEK)
+    are what notebooks and commands use when none is named; `workbench lab` sets both.
     """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True, extra="ignore")
 
     home: Path = Path(__file__).resolve().parent.parent
     workspace: Path | None = None
+    week: str = ""
 
     @property
     def notebooks(self) -> Path:

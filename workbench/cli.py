@@ -1,0 +1,211 @@
+"""The command line: one command, one function, no logic.
+
+Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 the same week is being run already.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from workbench.errors import ExtractError, NotebookError, RunLockedError, WorkbenchError, WorkspaceError
+from workbench.settings import settings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="workbench",
+    help="Competitive intelligence: archived pages in, a weekly report with evidence out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+WorkspaceOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10
+    typer.Option("-w", "--workspace", help="Folder with workspace.toml; default: $WORKBENCH_WORKSPACE."),
+]
+WeekOption = Annotated[str, typer.Option(help="ISO week, such as 2026-W47; default: the newest week collected.")]
+
+
+@app.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done.")] = False) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    # Libraries log each request and each odd tag; that is not the user's business unless asked for.
+    for name in ("httpx", "trafilatura", "htmldate", "papermill"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The workspace folder to make.")]) -> None:
+    """Make a workspace: a workspace.toml to edit."""
+    from workbench.files import write_text
+
+    path = folder / "workspace.toml"
+    if path.exists():
+        raise WorkspaceError(
+            f"{path} is there already and stays as it is. Check it with: workbench doctor -w {folder}"
+        )
+    write_text(path, files("workbench").joinpath("workspace_template.toml").read_text(encoding="utf-8"))
+    typer.echo(f"Made {path}. Edit it, then: workbench doctor -w {folder}")
+
+
+@app.command()
+def collect(
+    workspace: WorkspaceOption = None,
+    only: Annotated[Optional[list[str]], typer.Option(help="Fetch these source ids only.")] = None,  # noqa: UP045
+) -> None:
+    """Fetch the sources once and archive what came back."""
+    from workbench.collect import collect as collect_sources
+    from workbench.params import resolve_workspace
+
+    result = collect_sources(resolve_workspace(workspace), only=only or None)
+    typer.echo(result.summary())
+
+
+@app.command()
+def weekly(
+    workspace: WorkspaceOption = None,
+    week: WeekOption = "",
+    collect_first: Annotated[bool, typer.Option("--collect", help="Fetch first, then run the current week.")] = False,
+) -> None:
+    """Run one week: extract, texts, report. The form for a scheduler is `weekly --collect`."""
+    from workbench.collect import collect as collect_sources
+    from workbench.flow import newest_week, run_week
+    from workbench.params import resolve_workspace
+    from workbench.weeks import Week
+
+    loaded = resolve_workspace(workspace)
+    if week:
+        chosen = Week.parse(week)
+    else:
+        chosen = Week.of(datetime.now(timezone.utc)) if collect_first else newest_week(loaded)
+    before = (lambda: typer.echo(collect_sources(loaded).summary())) if collect_first else None
+    result = run_week(loaded, chosen, before=before)
+    _show(result.report)
+
+
+@app.command("extract-page")
+def extract_page(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A saved page.")],
+    url: Annotated[Optional[str], typer.Option(help="The address it was saved from.")] = None,  # noqa: UP045
+    kind: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="product, pricing, changelog, reviews, news, landing or ads."),
+    ] = None,
+) -> None:
+    """Read one saved page and print what was found as JSON."""
+    from workbench.extract import extract_page as extract
+
+    if not file.is_file():
+        raise ExtractError(f"{file} is not a file. Save the page and name that file.")
+    page = extract(file.read_bytes(), url=url, kind=kind)
+    typer.echo(page.model_dump_json(indent=2))
+
+
+@app.command()
+def snapshot(
+    snapshot_id: Annotated[str, typer.Argument(metavar="ID", help="A snapshot id, or the start of one.")],
+    workspace: WorkspaceOption = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the page here, not to the screen.")] = None,  # noqa: UP045
+) -> None:
+    """Show the archived page behind a statement of a report."""
+    from workbench.files import write_bytes
+    from workbench.flow import find_snapshot
+    from workbench.params import resolve_workspace
+
+    entry, payload = find_snapshot(resolve_workspace(workspace), snapshot_id)
+    typer.echo(f"{entry.url}\n{entry.attempted_at.isoformat()}  {entry.status}  {entry.snapshot_id}", err=True)
+    if out is None:
+        sys.stdout.buffer.write(payload)
+    else:
+        write_bytes(out, payload)
+        typer.echo(f"Wrote {out} ({len(payload)} bytes)", err=True)
+
+
+@app.command()
+def prune(workspace: WorkspaceOption = None) -> None:
+    """Delete snapshots older than the workspace's retention_days."""
+    from workbench.params import resolve_workspace
+    from workbench.store.archive import Archive
+
+    loaded = resolve_workspace(workspace)
+    days = loaded.archive.retention_days
+    if days is None:
+        typer.echo("Nothing is deleted: [archive] retention_days is not set in workspace.toml.")
+        return
+    removed = Archive(loaded.archive_dir).prune(datetime.now(timezone.utc) - timedelta(days=days))
+    typer.echo(f"Deleted {removed} records older than {days} days.")
+
+
+@app.command()
+def lab(workspace: WorkspaceOption = None, week: WeekOption = "") -> None:
+    """Open JupyterLab on the notebooks, with kernel, workspace and week set."""
+    from workbench.flow import lab_environment
+
+    environment = lab_environment(workspace, week)
+    typer.echo(f"Workspace {environment['WORKBENCH_WORKSPACE']}, week {environment['WORKBENCH_WEEK'] or 'not set'}")
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", str(settings().notebooks)], environment)  # noqa: S606
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None) -> None:
+    """Say what is installed, what is missing and what to run next; exit code 0 means usable."""
+    from workbench.doctor import examine, is_usable, next_step
+
+    folder = workspace or settings().workspace
+    checks = examine(folder)
+    for check in checks:
+        sign = {"ok": "ok      ", "optional": "optional", "problem": "PROBLEM "}[check.state]
+        typer.echo(f"{sign}  {check.name}: {check.found}" + (f"\n          -> {check.mend}" if check.mend else ""))
+    typer.echo(f"Next: {next_step(checks, folder)}")
+    raise typer.Exit(0 if is_usable(checks) else 1)
+
+
+@app.command()
+def demo() -> None:
+    """Run one week on the bundled demo workspace of fictional companies."""
+    from workbench.demo import DEMO_WEEK, make_demo
+    from workbench.flow import run_week
+    from workbench.weeks import Week
+    from workbench.workspace import load_workspace
+
+    workspace = load_workspace(make_demo(settings().workspaces / "demo"))
+    result = run_week(workspace, Week.parse(DEMO_WEEK))
+    _show(result.report)
+
+
+def _show(report: Path) -> None:
+    """Print where the report is and what it found."""
+    from workbench.report import read_findings
+
+    for number, finding in enumerate(read_findings(report.with_suffix(".json")), 1):
+        typer.echo(f"{number}. {finding}")
+    typer.echo(f"Report: {report}")
+
+
+def main() -> None:
+    """Entry point: errors of the workbench become one message and an exit code."""
+    try:
+        app()
+    except RunLockedError as error:
+        _fail(str(error), 3)
+    except NotebookError as error:
+        _fail(f"{error.traceback}\n\n{error}", 1)
+    except WorkbenchError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(message, err=True)
+    raise SystemExit(code)
