@@ -5,9 +5,9 @@ changed since an earlier snapshot; a ``metadata`` record (JSON) says that an att
 archive alone tells what was seen and what was not.
 
 Files are named by the time their session began. A session writes to ``<name>.warc.gz.open`` and takes the final name
-on close. A killed process leaves the ``.open`` file: it is read up to its last whole record, and the next writer gives
-it its final name without the torn tail. What stands in each file is remembered in ``index/``, which may be deleted at
-any time.
+on close. A killed process leaves the ``.open`` file: it is read up to its last whole record, and the next writer
+gives it its final name without the torn tail. What stands in each file is remembered in ``index/``, which may be
+deleted at any time.
 
 Our own fields in the WARC header:
 
