@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 TEST := $(VENV)/.test
 LAB := $(VENV)/.lab
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt
+# pip talks for a hundred lines; one line that moves is enough. Errors go to the screen as they are.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+BRIEFLY := | while read -r first second rest; do case "$$first $$second" in \
+  Collecting*|Installing*) [ -t 1 ] && printf '\r\033[K  %s %s' "$$first" "$$second" ;; esac; done; \
+  state=$${PIPESTATUS[0]}; [ -t 1 ] && printf '\r\033[K'; exit $$state
 
 .PHONY: demo test lint lab check-data browser constraints clean help
 
@@ -26,17 +32,17 @@ $(VENV)/bin/python:
 
 $(BASE): $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing the workbench into $(VENV) (about two minutes the first time) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable . $(BRIEFLY)
 	@touch $@
 
 $(TEST): $(BASE)
 	@echo "Installing the test needs ..."
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --editable '.[test]' $(BRIEFLY)
 	@touch $@
 
 $(LAB): $(BASE)
 	@echo "Installing JupyterLab ..."
-	@$(PIP) --editable '.[lab]'
+	@$(PIP) --editable '.[lab]' $(BRIEFLY)
 	@touch $@
 
 demo: $(BASE)
