@@ -1,0 +1,99 @@
+"""Reading many archived pages: in worker processes when that pays, one after the other when it does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from workbench.errors import ArchiveError
+from workbench.extract import extract_page
+from workbench.extract.page import Page
+from workbench.store.archive import Archive, Entry
+
+with warnings.catch_warnings():
+    # Without ipywidgets tqdm falls back to a text bar and warns about it on import; the bar is all the same.
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm
+
+__all__ = ["POOL_FROM", "Job", "read_pages"]
+
+log = logging.getLogger(__name__)
+
+POOL_FROM = 24
+"""Pages from which worker processes pay for their start, about two seconds each."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One payload to read. ``original``: the snapshot that holds it, not a revisit."""
+
+    original: Entry
+    kind: str
+
+    @property
+    def key(self) -> tuple[str | None, ...]:
+        """What the page depends on; jobs with the same key give the same page."""
+        o = self.original
+        return (o.payload_sha256, o.url, o.final_url, o.content_type, self.kind)
+
+
+def read_pages(
+    root: Path, jobs: Sequence[Job], *, progress: bool = True, workers: int | None = None
+) -> list[Page | ArchiveError]:
+    """Read each job's page from the archive at ``root``, in order; an ArchiveError stands for one that cannot be.
+
+    ``workers``: processes to use; the default is one for each core this process may use. Falls back to reading here,
+    with a logged reason, when processes cannot be started.
+    """
+    if workers is None:
+        workers = _usable_cores() if len(jobs) >= POOL_FROM else 1
+    found: list[Page | ArchiveError] = []
+    with tqdm(
+        total=len(jobs), desc="Reading pages", unit="page", disable=not (progress and jobs), leave=False
+    ) as bar:
+        if workers > 1:
+            try:
+                for page in _read_in_pool(root, jobs, workers):
+                    found.append(page)
+                    bar.update()
+            except (BrokenProcessPool, OSError, RuntimeError) as error:
+                log.warning(
+                    "Worker processes failed after %d of %d pages (%s); reading the rest in this one.",
+                    len(found),
+                    len(jobs),
+                    error,
+                )
+        for job in jobs[len(found) :]:
+            found.append(_read(root, job))
+            bar.update()
+    return found
+
+
+def _read_in_pool(root: Path, jobs: Sequence[Job], workers: int) -> Iterator[Page | ArchiveError]:
+    # spawn: a forked child would inherit the locks of threads (polars, deltalake, a notebook's kernel) that it lacks.
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(_read, root), jobs, chunksize=2)
+
+
+def _read(root: Path, job: Job) -> Page | ArchiveError:
+    original = job.original
+    try:
+        payload = Archive(root).payload(original)
+    except ArchiveError as error:
+        return error
+    url = original.final_url or original.url
+    return extract_page(payload, url=url, kind=job.kind, content_type=original.content_type)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
