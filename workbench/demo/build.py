@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 # A polite collector: this long between two requests.
 _PAUSE = timedelta(seconds=2, microseconds=137_000)
 _MANIFEST = ".demo.json"
+_OURS = re.compile(rf"{re.escape(FILE_NAME)}|archive/[0-9A-Za-z-]+\.warc\.gz")
 
 
 def make_demo(folder: Path) -> Path:
@@ -108,16 +110,19 @@ def _known_files(folder: Path) -> Mapping[str, str]:
         raise WorkspaceError(f"{folder} is a file. Name a folder for the demo workspace.")
     manifest = folder / _MANIFEST
     try:
-        files: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        # These files get deleted, so nothing but our own kind of name is believed.
+        if not all(_OURS.fullmatch(name) and isinstance(digest, str) for name, digest in files.items()):
+            raise ValueError("names a file that the demo does not write")
     except FileNotFoundError:
         if (folder / FILE_NAME).exists() or (folder / "archive").exists():
             raise WorkspaceError(
                 f"{folder} holds a workspace that is not the demo. Name another folder, or move that one away first."
             ) from None
         return {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise WorkspaceError(f"{manifest} is damaged. Delete {folder} and make the demo again.") from None
-    return files
+    return dict(files)
 
 
 def _install(fresh: Path, folder: Path, known: Mapping[str, str]) -> None:
