@@ -1,0 +1,245 @@
+"""Sections 1, 2 and 4: the readout, what changed, and the wording of claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from workbench.insight.readout import Finding, Readout
+from workbench.report.html import chip, clean, clip, day, plural, quoted, render, words
+from workbench.report.marks import marked
+from workbench.report.material import Material, View
+from workbench.report.model import Section
+from workbench.report.tables import Column, table
+
+__all__ = ["SEVERITIES", "build_changes", "build_claims", "build_readout_section", "change_rows", "finding_rows"]
+
+SEVERITIES = ("high", "medium", "low", "note")
+
+_LABELS = {
+    "price": "Price",
+    "list_price": "List price",
+    "currency": "Currency",
+    "availability": "Availability",
+    "offer_added": "Product added",
+    "offer_removed": "Product removed",
+    "plan_added": "Plan added",
+    "plan_removed": "Plan removed",
+    "plan_renamed": "Plan renamed",
+    "plan_price": "Plan price",
+    "plan_features": "Plan features",
+    "claim_added": "Claim added",
+    "claim_removed": "Claim removed",
+    "claim_reworded": "Claim reworded",
+    "page_gone": "Page gone",
+    "page_back": "Page back",
+    "page_added": "Page new",
+    "flapping": "Back and forth",
+}
+_CLAIM_KINDS = ("claim_added", "claim_removed", "claim_reworded", "plan_features")
+_IN_TABLE = 200  # characters of a value in the table of all changes; claims stand in full in section 4
+
+
+def change_rows(material: Material) -> list[dict[str, Any]]:
+    """The week's changes, gravest first, then by company as in workspace.toml."""
+    rows = [
+        {**row, "company": material.company_name(row["company_id"])} for row in material.changes.iter_rows(named=True)
+    ]
+    rows.sort(
+        key=lambda r: (
+            material.company_rank(r["company_id"]),
+            r["company_id"],
+            SEVERITIES.index(r["severity"]) if r["severity"] in SEVERITIES else len(SEVERITIES),
+            -(r["confidence"] or 0),
+            r["kind"],
+            r["subject"] or "",
+            r["change_id"],
+        )
+    )
+    return rows
+
+
+def finding_rows(material: Material, readout: Readout) -> list[dict[str, Any]]:
+    """The findings as JSON."""
+    return [
+        {
+            "severity": finding.severity,
+            "confidence": finding.confidence,
+            "company_id": finding.company_id,
+            "company": material.company_name(finding.company_id),
+            "headline": finding.headline,
+            "so_what": finding.so_what,
+            "action": finding.action,
+            "change_ids": list(finding.change_ids),
+            "snapshot_ids": list(finding.snapshot_ids),
+        }
+        for finding in readout.findings
+    ]
+
+
+def build_readout_section(material: Material, view: View, readout: Readout) -> Section:
+    """Section 1: at most three findings; a quiet week says so."""
+    title = "Readout"
+    many = len(readout.findings)
+    if many:
+        lead = f"{plural(many, 'finding')}, gravest first. Each leads to the archived pages it was read from."
+    else:
+        lead = f"A quiet week: nothing in {material.week} reached the thresholds of this workspace."
+    body = render(
+        "readout", title=title, lead=lead, cards=[_card(material, view, f, n) for n, f in _numbered(readout)]
+    )
+    data = {"quiet": readout.quiet, "summary": readout.summary, "findings": finding_rows(material, readout)}
+    return Section("readout", 1, title, "ready", data, body)
+
+
+def build_changes(material: Material, view: View, readout: Readout) -> Section:
+    """Section 2: for each finding what changed, so what, and what to do; then every change of the week."""
+    title = "What changed, so what, what to do"
+    rows = change_rows(material)
+    by_id = {row["change_id"]: row for row in rows}
+    cards = []
+    for number, finding in _numbered(readout):
+        facts = [
+            {"text": _sentence(by_id[i]), "evidence": _evidence(by_id[i], view)}
+            for i in finding.change_ids
+            if i in by_id
+        ]
+        cards.append({**_card(material, view, finding, number), "facts": facts})
+    shown = rows
+    if len(rows) > view.max_rows:  # the gravest stay
+        kept = {id(row) for row in view.cut(sorted(rows, key=lambda r: SEVERITIES.index(r["severity"])))}
+        shown = [row for row in rows if id(row) in kept]
+    body = render(
+        "changes",
+        title=title,
+        summary=_summary(rows),
+        cards=cards,
+        table=_table(shown, view, len(rows)) if rows else "",
+    )
+    counts = Counter(row["severity"] for row in rows)
+    data = {
+        "by_severity": {severity: counts[severity] for severity in SEVERITIES},
+        "changes": [{name: row[name] for name in (*material.changes.columns, "company")} for row in rows],
+    }
+    return Section("changes", 2, title, "ready", data, body)
+
+
+def build_claims(material: Material, view: View, number: int) -> Section:
+    """Section 4: claims and features added, removed and reworded, word by word."""
+    title = "Claims and features"
+    rows = [row for row in change_rows(material) if row["kind"] in _CLAIM_KINDS]
+    counts = Counter(row["kind"] for row in rows)
+    if rows:
+        said = [f"{counts[kind]} × {_kind_word(kind).lower()}" for kind in _CLAIM_KINDS if counts[kind]]
+        summary = f"{words(said)}. Struck text is gone from the page, underlined text is new on it."
+    else:
+        summary = "No claim was added, removed or reworded on the watched pages this week."
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in view.cut(rows):
+        groups.setdefault(row["company"], []).append(
+            {
+                "severity": row["severity"],
+                "kind": _kind_word(row["kind"]),
+                "source": row["source_id"],
+                "seen": day(row["observed_at"]),
+                "text": marked(row["before"], row["after"]),
+                "evidence": _evidence(row, view),
+            }
+        )
+    body = render(
+        "claims", number=number, title=title, summary=summary, groups=groups, left_out=len(rows) - len(view.cut(rows))
+    )
+    names = ("change_id", "company_id", "company", "source_id", "url", "kind", "before", "after", "severity")
+    tail = ("confidence", "why", "observed_at", "snapshot_before", "snapshot_after")
+    return Section(
+        "claims", number, title, "ready", {"claims": [{n: row[n] for n in (*names, *tail)} for row in rows]}, body
+    )
+
+
+def _numbered(readout: Readout) -> Sequence[tuple[int, Finding]]:
+    return list(enumerate(readout.findings, 1))
+
+
+def _card(material: Material, view: View, finding: Finding, number: int) -> dict[str, Any]:
+    return {
+        "number": number,
+        "severity": finding.severity,
+        "company": material.company_name(finding.company_id),
+        "confidence": f"{finding.confidence:.2f}",
+        "headline": quoted(finding.headline),
+        "so_what": quoted(finding.so_what),
+        "action": quoted(finding.action),
+        "evidence": view.evidence.listed(finding.snapshot_ids),
+    }
+
+
+def _kind_word(kind: str) -> str:
+    return _LABELS.get(kind, kind.replace("_", " "))
+
+
+def _evidence(row: dict[str, Any], view: View) -> Markup:
+    return view.evidence.cite(row["snapshot_before"], row["snapshot_after"])
+
+
+def _sentence(row: dict[str, Any]) -> Markup:
+    """One change as a line: what it is about, before, after."""
+    if row["before"] and row["after"]:
+        move = Markup("{} → {}").format(quoted(row["before"], _IN_TABLE), quoted(row["after"], _IN_TABLE))
+    else:
+        move = quoted(row["after"] or row["before"] or "", _IN_TABLE)
+    head = quoted(
+        f"{row['subject']}, {_kind_word(row['kind']).lower()}" if row["subject"] else _kind_word(row["kind"]), 120
+    )
+    return Markup("{}: {}").format(head, move) if move else head
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "Nothing changed on the pages that were seen this week."
+    counts = Counter(row["severity"] for row in rows)
+    said = words(f"{counts[severity]} {severity}" for severity in SEVERITIES if counts[severity])
+    companies = len({row["company_id"] for row in rows})
+    return f"{plural(len(rows), 'change')} at {plural(companies, 'company', 'companies')}: {said}."
+
+
+def _table(rows: list[dict[str, Any]], view: View, total: int) -> Markup:
+    columns = [
+        Column("kind", "What"),
+        Column("severity", "Severity"),
+        Column("move", "Before and after"),
+        Column("seen", "Seen"),
+        Column("evidence", "Evidence"),
+    ]
+    made = []
+    for row in rows:
+        in_place = row["kind"] in _CLAIM_KINDS
+        move = (
+            marked(clip(clean(row["before"] or ""), _IN_TABLE), clip(clean(row["after"] or ""), _IN_TABLE))
+            if in_place
+            else Markup("{}{}{}").format(
+                quoted(row["before"] or "", _IN_TABLE),
+                Markup(' <span class="to">→</span> ') if row["before"] and row["after"] else "",
+                quoted(row["after"] or "", _IN_TABLE),
+            )
+        )
+        about = (
+            ""
+            if in_place or not row["subject"]
+            else Markup('<span class="small">{}</span>').format(quoted(row["subject"], 80))
+        )
+        made.append(
+            {
+                "company": row["company"],
+                "kind": Markup("{}{}").format(_kind_word(row["kind"]), about),
+                "severity": Markup('<span title="{}">{}</span>').format(
+                    row["why"] or "", chip("severity", row["severity"])
+                ),
+                "move": move,
+                "seen": Markup('<span class="nowrap">{}</span>').format(day(row["observed_at"]).rpartition(" ")[0]),
+                "evidence": Markup('<span class="nowrap">{}</span>').format(_evidence(row, view)),
+            }
+        )
+    return table("t-changes", "Every change of the week.", columns, made, group="company", total=total)

@@ -1,0 +1,130 @@
+"""Section 10: how the report was made, and the archived pages it rests on."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from workbench.report.html import day, link, minute, plural, quoted, render
+from workbench.report.material import DAYS_SHOWN, Material, View
+from workbench.report.model import Section
+from workbench.report.tables import Column, table
+
+__all__ = ["PACKAGES", "build_method"]
+
+PACKAGES = ("trafilatura", "extruct", "price-parser", "htmldate", "polars", "deltalake", "great-tables", "matplotlib")
+"""The libraries whose version can change what a report says or looks like."""
+
+_STEPS = (
+    "Each watched page is archived as it was received, in a WARC file, before anything is read from it. A page "
+    "that did not change gets a record that says so.",
+    "The same extraction code reads the last snapshot of the week and the one before it. So a difference between the "
+    "two is a difference between the pages, not between two versions of our code.",
+    "Offers, plan tiers and claims of the two snapshots are paired, and what differs in a pair, or has no partner, is "
+    "a change. A change of currency is not a price change. A value that goes from A to B and back to A inside the "
+    "flap window is one note.",
+    "Severity follows from the kind of change and the thresholds below. Confidence says how certain it is that the "
+    "page changed in this way: it falls where values are read from running text or pairs are only alike.",
+    "A page that could not be seen is listed under coverage. It never counts as unchanged.",
+)
+
+
+def build_method(material: Material, view: View, number: int) -> Section:
+    """Parameters, thresholds, versions and the evidence table. Built last: it lists what the others cited."""
+    title = "Method and evidence"
+    rows = view.evidence.rows()
+    parameters = _parameters(material)
+    versions = _versions(material)
+    digest = _input_digest(material)
+    body = render(
+        "method",
+        number=number,
+        title=title,
+        steps=_STEPS,
+        models="Everything above comes from fixed rules. Reviews and images are not read by a model yet.",
+        parameters=parameters,
+        versions=versions,
+        evidence_intro=(
+            f"This report cites {plural(len(rows), 'snapshot')}. A snapshot's id is the SHA-256 of its address, time "
+            f"and payload; any page that differs by one byte has another id. All "
+            f"{plural(material.pages.height, 'snapshot')} the report was made from have the joint "
+            f"SHA-256 {digest[:16]}."
+        ),
+        evidence=_evidence_table(rows) if rows else "",
+    )
+    data = {
+        "parameters": parameters,
+        "versions": versions,
+        "models": [],
+        "snapshots": {"count": material.pages.height, "sha256": digest},
+    }
+    return Section("method", number, title, "ready", data, body)
+
+
+def _parameters(material: Material) -> dict[str, str]:
+    workspace, limits = material.workspace, material.workspace.thresholds
+    rates = ", ".join(
+        f"1 {code} = {rate:f} {workspace.currency.base}" for code, rate in sorted(workspace.currency.rates.items())
+    )
+    return {
+        "Workspace": workspace.name,
+        "Week": f"{material.week}: {day(material.week.start)} 00:00 UTC up to {day(material.week.end)} 00:00 UTC",
+        "As of": f"{minute(material.as_of)} UTC, the last attempt in or before the week"
+        if material.as_of
+        else "never",
+        "Figures go back": f"{DAYS_SHOWN} days",
+        "Price moves that count": f"from {limits.price_change_percent:g} %; of high severity from "
+        f"{limits.price_alarm_percent:g} %",
+        "Flap window": f"{limits.flap_window_days} days",
+        "Stale after": f"{limits.stale_after_days} days",
+        "Reviews needed": f"{limits.min_reviews} a company",
+        "Currency rates": (rates or "none given: prices in other currencies are not compared")
+        + (" (fixed in workspace.toml, nothing is looked up)" if rates else ""),
+    }
+
+
+def _versions(material: Material) -> dict[str, str]:
+    used = material.pages.filter(pl.col("fetched_at") >= material.week.start)["extractor"]
+    extractors = sorted(used.drop_nulls().unique().to_list())
+    found = {"workbench": version("workbench"), "extractor": ", ".join(extractors) or "none: no page this week"}
+    return {**found, **{package: version(package) for package in PACKAGES}}
+
+
+def _input_digest(material: Material) -> str:
+    ids = sorted(material.pages["snapshot_id"].to_list())
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _evidence_table(rows: list[dict[str, Any]]) -> Markup:
+    columns = [
+        Column("label", "No."),
+        Column("page", "Page"),
+        Column("fetched", "Fetched (UTC)"),
+        Column("id", "Snapshot id, payload SHA-256"),
+        Column("file", "File, command"),
+    ]
+    made = [
+        {
+            "label": Markup('<span class="anchor" id="e-{}">{}</span>').format(row["short_id"], row["label"]),
+            "page": Markup('{}{}<span class="small break">{}</span>').format(
+                row["company"],
+                Markup(", “{}”").format(quoted(row["title"], 70)) if row["title"] else "",
+                link(row["url"], length=80),
+            )
+            if row["url"]
+            else "no longer in the lake",
+            "fetched": Markup('<span class="nowrap">{}</span>').format(minute(row["fetched_at"])),
+            "id": Markup('<code>{}</code><span class="small"><code>{}</code></span>').format(
+                row["short_id"], (row["payload_sha256"] or "")[:12] or "–"
+            ),
+            "file": Markup('<span class="small break">{}</span><span class="small"><code>{}</code></span>').format(
+                row["warc"] or "no longer in the archive", row["command"]
+            ),
+        }
+        for row in rows
+    ]
+    return table("t-evidence", "Snapshots cited in this report.", columns, made)
