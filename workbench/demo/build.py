@@ -79,14 +79,18 @@ def _run_session(
         spec = specs[source.id]
         page = render_page(world, spec, moment)
         original = originals.get(source.url)
-        if page.http_status == 200 and original and original.payload_sha256 == _sha256(page.payload):
-            # A server that gave an ETag is asked with it and answers 304; another sends the same page again.
+        same = original and (original.http_status, original.payload_sha256) == (
+            page.http_status,
+            _sha256(page.payload),
+        )
+        if original and same:
+            # A server that gave an ETag is asked with it and answers 304; another sends the same answer again.
             writer.revisit(
                 source_id=source.id,
                 url=source.url,
                 fetched_at=moment,
                 original=original,
-                http_status=304 if spec.etag else 200,
+                http_status=304 if "ETag" in dict(page.headers) else page.http_status,
                 headers=page.headers,
             )
             continue
