@@ -79,11 +79,8 @@ def _run_session(
         spec = specs[source.id]
         page = render_page(world, spec, moment)
         original = originals.get(source.url)
-        same = original and (original.http_status, original.payload_sha256) == (
-            page.http_status,
-            _sha256(page.payload),
-        )
-        if original and same:
+        answer = (page.http_status, _sha256(page.payload))
+        if original and (original.http_status, original.payload_sha256) == answer:
             # A server that gave an ETag is asked with it and answers 304; another sends the same answer again.
             writer.revisit(
                 source_id=source.id,
