@@ -20,77 +20,31 @@ Our own fields in the WARC header:
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import logging
-import os
-import re
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal, cast, get_args
-from urllib.parse import quote
+from typing import cast
 
 from workbench.errors import ArchiveError
 from workbench.files import atomic_write, write_text
 from workbench.store import warc
+from workbench.store.entries import (
+    Entry,
+    SourceStatus,
+    entries_from_index,
+    entry_from_record,
+    index_from_entries,
+    inherit,
+    snapshot_id,
+)
+from workbench.store.writer import ArchiveWriter, sync_folder
 
 __all__ = ["Archive", "ArchiveWriter", "Entry", "SourceStatus", "snapshot_id"]
 
 log = logging.getLogger(__name__)
-
-SourceStatus = Literal["fetched", "not-modified", "robots-denied", "blocked", "failed"]
-"""What came of one attempt on a source."""
-
-_SUFFIX = ".warc.gz"
-_OPEN = ".open"
-_INDEX_VERSION = 1
-_PROFILE = "http://netpreserve.org/warc/1.1/revisit/"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One attempt on one address: a snapshot, or why there is none."""
-
-    snapshot_id: str | None
-    """None when the attempt gave no payload."""
-    source_id: str
-    url: str
-    final_url: str | None
-    attempted_at: datetime
-    """UTC."""
-    status: SourceStatus
-    http_status: int | None
-    content_type: str | None
-    etag: str | None
-    last_modified: str | None
-    payload_sha256: str | None
-    note: str
-    warc: str
-    """Final name of the file in the archive."""
-    offset: int
-    """Of the record in that file, in bytes."""
-    refers_to: str | None
-    """Snapshot id of the original when this one says that nothing changed."""
-
-
-def snapshot_id(url: str, fetched_at: datetime, payload: bytes) -> str:
-    """Name of a snapshot: SHA-256 of its address, time and payload, in hex.
-
-    Exactly: SHA-256 of the UTF-8 text ``<url>\\n<time>\\n<digest>\\n``, with the time in UTC as
-    ``2026-11-16T06:00:00.000000Z`` and the digest the SHA-256 of ``payload`` in lower-case hex. Raises ValueError for
-    a time without a zone.
-    """
-    return _snapshot_id(url, fetched_at, hashlib.sha256(payload).hexdigest())
-
-
-def _snapshot_id(url: str, fetched_at: datetime, payload_sha256: str) -> str:
-    text = f"{url}\n{warc.date_from_time(fetched_at)}\n{payload_sha256}\n"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Archive:
@@ -124,12 +78,8 @@ class Archive:
                 f"The attempt on {entry.url} at {entry.attempted_at:%Y-%m-%d %H:%M} gave no payload ({entry.status}: "
                 f"{entry.note}). Fetch it again with: workbench collect"
             )
-        seen = {entry.snapshot_id}
-        while entry.refers_to is not None:
-            if entry.refers_to in seen:
-                raise ArchiveError(f"Snapshot {entry.refers_to} refers to itself. {_RESTORE.format(entry.warc)}")
-            seen.add(entry.refers_to)
-            entry = self._find(entry.refers_to)
+        if entry.refers_to is not None:
+            entry = self._find(entry.refers_to)  # never a revisit itself, see ArchiveWriter.revisit
         return self._read_payload(entry)
 
     @contextmanager
@@ -140,11 +90,11 @@ class Archive:
         zlib in use). Raises ArchiveError if a file of that session is there already.
         """
         with self._lock(fcntl.LOCK_SH, salvage=True):
-            writer = ArchiveWriter(self, opened_at)
+            writer = ArchiveWriter(self.root, opened_at, find=self._find)
             try:
                 yield writer
             finally:
-                writer._close()
+                writer.close()
 
     def prune(self, before: datetime) -> int:
         """Delete what is older than ``before``; returns the number of records deleted.
@@ -183,24 +133,24 @@ class Archive:
                 self._files[path.name] = (signature, entries)
             found = [entry for _, entries in self._files.values() for entry in entries]
         originals = {e.snapshot_id: e for e in found if e.snapshot_id is not None and e.refers_to is None}
-        found = [_inherit(e, originals[e.refers_to]) if e.refers_to in originals else e for e in found]
+        found = [inherit(e, originals[e.refers_to]) if e.refers_to in originals else e for e in found]
         return sorted(found, key=lambda e: (e.attempted_at, e.source_id, e.url, e.warc, e.offset))
 
     def _paths(self) -> list[Path]:
-        finished = sorted(self.root.glob(f"*{_SUFFIX}"))
+        # In this order: a session that takes its final name between the two listings is in both, not in neither.
+        running = sorted(self.root.glob(f"*{warc.SUFFIX}{warc.OPEN}"))
+        finished = sorted(self.root.glob(f"*{warc.SUFFIX}"))
         names = {path.name for path in finished}
-        # Both names exist only when a rename was cut short after the copy; the copy is whole.
-        running = (p for p in sorted(self.root.glob(f"*{_SUFFIX}{_OPEN}")) if p.name[: -len(_OPEN)] not in names)
-        return [*finished, *running]
+        return [*finished, *(path for path in running if path.name.removesuffix(warc.OPEN) not in names)]
 
     def _index(self, path: Path, signature: tuple[int, int]) -> list[Entry]:
         index = self.root / "index" / f"{path.name}.json"
-        entries = _entries_from_index(index, signature)
+        entries = entries_from_index(index, signature)
         if entries is None:
             entries = _entries_from_file(path)
-            if not path.name.endswith(_OPEN):
+            if not path.name.endswith(warc.OPEN):
                 try:
-                    write_text(index, _index_from_entries(entries, signature))
+                    write_text(index, index_from_entries(entries, signature))
                 except OSError as error:  # an archive on a read-only disk is still readable
                     log.debug("No index was written for %s: %s", path.name, error)
         return entries
@@ -230,7 +180,7 @@ class Archive:
         return payload
 
     def _record_at(self, entry: Entry) -> warc.Record | None:
-        for name in (entry.warc, entry.warc + _OPEN):
+        for name in (entry.warc, entry.warc + warc.OPEN):
             try:
                 with (self.root / name).open("rb") as stream:
                     record = warc.read_record(stream, entry.offset).record
@@ -266,8 +216,8 @@ class Archive:
 
     def _salvage(self) -> None:
         """Give files that killed processes left open their final names, without the torn tail."""
-        for path in self.root.glob(f"*{_SUFFIX}{_OPEN}"):
-            final = path.with_name(path.name[: -len(_OPEN)])
+        for path in self.root.glob(f"*{warc.SUFFIX}{warc.OPEN}"):
+            final = path.with_name(path.name.removesuffix(warc.OPEN))
             if not final.exists():
                 found = [item for item in _scan(path) if isinstance(item, warc.Located)]
                 if any(item.record.kind != "warcinfo" for item in found):
@@ -286,178 +236,13 @@ class Archive:
             _copy_records(path, path, kept)
 
 
-class ArchiveWriter:
-    """Adds records to one file. Made by ``Archive.writer``; may be shared by threads."""
-
-    def __init__(self, archive: Archive, opened_at: datetime | None) -> None:
-        moment = opened_at or datetime.now(timezone.utc)
-        stamp = re.sub(r"[-:.]", "", warc.date_from_time(moment))
-        token = secrets.token_hex(4) if opened_at is None else hashlib.sha256(stamp.encode()).hexdigest()[:8]
-        self._archive = archive
-        self._moment = moment
-        self._name = f"{stamp}-{token}{_SUFFIX}"
-        self._stream: IO[bytes] | None = None
-        self._mutex = threading.Lock()
-
-    def response(
-        self,
-        *,
-        source_id: str,
-        url: str,
-        fetched_at: datetime,
-        http_status: int,
-        headers: Sequence[tuple[str, str]],
-        payload: bytes,
-        final_url: str | None = None,
-        reason: str = "OK",
-    ) -> Entry:
-        """Archive a response. ``payload``: the body with gzip or brotli undone, in the page's own charset."""
-        identity = snapshot_id(url, fetched_at, payload)
-        return self._add(
-            "response",
-            {
-                **self._fields(source_id, url, fetched_at, identity),
-                "WARC-X-Final-Url": _quote_final(final_url),
-            },
-            url=url,
-            status=f"{http_status} {reason}".strip(),
-            headers=headers,
-            payload=payload,
-        )
-
-    def revisit(
-        self,
-        *,
-        source_id: str,
-        url: str,
-        fetched_at: datetime,
-        original: Entry,
-        http_status: int = 304,
-        headers: Sequence[tuple[str, str]] = (),
-    ) -> Entry:
-        """Archive that a page is what it was at ``original``, which may be a revisit itself.
-
-        The snapshot gets an id of its own, from the original's payload and the new time. Raises ArchiveError when the
-        original has no payload or is gone.
-        """
-        if original.refers_to is not None:
-            original = self._archive._find(original.refers_to)
-        if original.snapshot_id is None or original.payload_sha256 is None:
-            raise ArchiveError(f"The original of {url} has no payload. Fetch the page in full: workbench collect")
-        same = "server-not-modified" if http_status == 304 else "identical-payload-digest"
-        entry = self._add(
-            "revisit",
-            {
-                **self._fields(source_id, url, fetched_at, _snapshot_id(url, fetched_at, original.payload_sha256)),
-                "WARC-Profile": _PROFILE + same,
-                "WARC-Refers-To": warc.record_id("snapshot", original.snapshot_id),
-                "WARC-Refers-To-Target-URI": original.url,
-                "WARC-Refers-To-Date": warc.date_from_time(original.attempted_at),
-                "WARC-Payload-Digest": warc.digest_from_sha256(original.payload_sha256),
-                "WARC-X-Refers-To": original.snapshot_id,
-            },
-            url=url,
-            status=f"{http_status} Not Modified" if http_status == 304 else f"{http_status} OK",
-            headers=headers,
-        )
-        return _inherit(entry, original)
-
-    def attempt(
-        self,
-        *,
-        source_id: str,
-        url: str,
-        attempted_at: datetime,
-        status: SourceStatus,
-        http_status: int | None = None,
-        note: str,
-    ) -> Entry:
-        """Archive that an attempt gave no payload, and why. ``status``: robots-denied, blocked or failed."""
-        if status not in ("robots-denied", "blocked", "failed"):
-            raise ValueError(f"an attempt without a payload cannot be {status!r}; use response() or revisit()")
-        said = {"status": status, "http_status": http_status, "note": note}
-        return self._add(
-            "metadata",
-            self._fields(source_id, url, attempted_at, None),
-            url=url,
-            content_type="application/json",
-            payload=json.dumps(said, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace"),
-        )
-
-    def _fields(self, source_id: str, url: str, moment: datetime, identity: str | None) -> dict[str, str | None]:
-        if not url.startswith(("http://", "https://")) or re.search(r"[\s\x00-\x20\x7f-\x9f]", url):
-            raise ArchiveError(f"{url!r} is not a web address that can be archived. Mend it in workspace.toml.")
-        date = warc.date_from_time(moment)
-        about = ("snapshot", identity) if identity else ("attempt", source_id, url, date)
-        return {
-            "WARC-Record-ID": warc.record_id(*about),
-            "WARC-Date": date,
-            "WARC-Warcinfo-ID": _warcinfo_id(self._name),
-            "WARC-X-Source-Id": source_id,
-            "WARC-X-Snapshot-Id": identity,
-        }
-
-    def _add(self, kind: str, fields: dict[str, str | None], **content: Any) -> Entry:
-        member = warc.member_from_record(kind, fields, **content)
-        with self._mutex:
-            stream = self._stream or self._begin()
-            offset = stream.tell()
-            # One write for one record, handed to the system at once: a killed process tears the last one at most.
-            stream.write(member)
-            stream.flush()
-            # The entry is what a reader will make of these bytes, not what was meant to be written.
-            stream.seek(offset)
-            entry = _entry_from_record(warc.read_record(stream, offset), self._name)
-            stream.seek(0, os.SEEK_END)
-        if entry is None:
-            raise ArchiveError(f"The record of {content['url']} was written but cannot be read back; check the disk.")
-        return entry
-
-    def _begin(self) -> IO[bytes]:
-        if (self._archive.root / self._name).exists():
-            raise ArchiveError(f"{self._name} is in the archive already. Delete it first, or open another session.")
-        try:
-            self._stream = (self._archive.root / (self._name + _OPEN)).open("x+b")
-        except FileExistsError:
-            raise ArchiveError(f"{self._name} is being written by another process; wait until it is done.") from None
-        info = "software: workbench\r\nformat: WARC File Format 1.1\r\n"
-        self._stream.write(
-            warc.member_from_record(
-                "warcinfo",
-                {
-                    "WARC-Record-ID": _warcinfo_id(self._name),
-                    "WARC-Date": warc.date_from_time(self._moment),
-                    "WARC-Filename": self._name,
-                },
-                content_type="application/warc-fields",
-                payload=info.encode(),
-            )
-        )
-        return self._stream
-
-    def _close(self) -> None:
-        if self._stream is None:
-            return
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self._stream = None
-        final = self._archive.root / self._name
-        final.with_name(self._name + _OPEN).rename(final)
-        _sync_folder(final.parent)
-
-
 _RESTORE = "Restore {} from a backup, or delete it and the lake folder and run: workbench weekly"
-
-
-def _warcinfo_id(name: str) -> str:
-    return warc.record_id("warcinfo", name)
 
 
 def _scan(path: Path) -> Iterator[warc.Located | warc.Damage]:
     """Records of a file, with a warning for each stretch that is none."""
-    name = path.name.removesuffix(_OPEN)
-    for item in warc.scan(path, warcinfo_id=_warcinfo_id(name)):
+    name = path.name.removesuffix(warc.OPEN)
+    for item in warc.scan(path, warcinfo_id=warc.warcinfo_id(name)):
         if isinstance(item, warc.Damage):
             where = "at the end of" if item.at_end else f"at byte {item.offset} of"
             log.warning("Skipped %d bytes %s %s: %s", item.length, where, path, item.reason)
@@ -467,76 +252,9 @@ def _scan(path: Path) -> Iterator[warc.Located | warc.Damage]:
 
 
 def _entries_from_file(path: Path) -> list[Entry]:
-    name = path.name.removesuffix(_OPEN)
-    found = (_entry_from_record(item, name) for item in _scan(path) if isinstance(item, warc.Located))
+    name = path.name.removesuffix(warc.OPEN)
+    found = (entry_from_record(item, name) for item in _scan(path) if isinstance(item, warc.Located))
     return [entry for entry in found if entry is not None]
-
-
-def _entry_from_record(found: warc.Located, name: str) -> Entry | None:
-    """What a record says; None for a record that is not one of ours, such as warcinfo."""
-    record, fields = found.record, found.record.fields
-    source_id, identity = fields.get("warc-x-source-id"), fields.get("warc-x-snapshot-id")
-    status: str | None = {"response": "fetched", "revisit": "not-modified"}.get(record.kind)
-    http_status: int | None = None
-    note = ""
-    try:
-        moment = warc.time_from_date(fields["warc-date"])
-        if record.kind == "metadata" and source_id is not None:
-            said = json.loads(record.payload)
-            status, http_status, note = said["status"], said["http_status"], said["note"]
-        elif status is not None:
-            http_status = int(record.status.split(" ", 1)[0])
-    except (ValueError, KeyError, TypeError):
-        return None
-    if source_id is None or status not in get_args(SourceStatus) or (status in _SEEN) != (identity is not None):
-        return None
-    return Entry(
-        snapshot_id=identity,
-        source_id=source_id,
-        url=fields.get("warc-target-uri", ""),
-        final_url=fields.get("warc-x-final-url"),
-        attempted_at=moment,
-        status=cast(SourceStatus, status),
-        http_status=http_status,
-        content_type=record.header("content-type"),
-        etag=record.header("etag"),
-        last_modified=record.header("last-modified"),
-        payload_sha256=warc.sha256_from_digest(fields.get("warc-payload-digest")) if identity else None,
-        note=note,
-        warc=name,
-        offset=found.offset,
-        refers_to=fields.get("warc-x-refers-to"),
-    )
-
-
-_SEEN = ("fetched", "not-modified")
-
-
-def _inherit(entry: Entry, original: Entry) -> Entry:
-    """A revisit with what the server did not repeat."""
-    return replace(
-        entry,
-        final_url=entry.final_url or original.final_url,
-        content_type=original.content_type,
-        etag=entry.etag or original.etag,
-        last_modified=entry.last_modified or original.last_modified,
-    )
-
-
-def _index_from_entries(entries: list[Entry], signature: tuple[int, int]) -> str:
-    rows = [{**asdict(entry), "attempted_at": warc.date_from_time(entry.attempted_at)} for entry in entries]
-    return json.dumps({"version": _INDEX_VERSION, "signature": signature, "entries": rows}, ensure_ascii=False)
-
-
-def _entries_from_index(path: Path, signature: tuple[int, int]) -> list[Entry] | None:
-    """The remembered entries; None when there are none, or they are of another state of the file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["version"] != _INDEX_VERSION or data["signature"] != list(signature):
-            return None
-        return [Entry(**{**row, "attempted_at": warc.time_from_date(row["attempted_at"])}) for row in data["entries"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _copy_records(source: Path, target: Path, records: Sequence[warc.Located]) -> None:
@@ -544,17 +262,4 @@ def _copy_records(source: Path, target: Path, records: Sequence[warc.Located]) -
         for item in records:
             read.seek(item.offset)
             write.write(read.read(item.length))
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _quote_final(url: str | None) -> str | None:
-    return None if url is None else quote(url, safe="".join(map(chr, range(0x21, 0x7F))))
+    sync_folder(target.parent)

@@ -29,6 +29,8 @@ from warcio.utils import Digester
 from warcio.warcwriter import BufferWARCWriter
 
 __all__ = [
+    "OPEN",
+    "SUFFIX",
     "Damage",
     "Located",
     "Record",
@@ -40,7 +42,12 @@ __all__ = [
     "scan",
     "sha256_from_digest",
     "time_from_date",
+    "warcinfo_id",
 ]
+
+SUFFIX = ".warc.gz"
+OPEN = ".open"
+"""Behind the name of a file that is still being written."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:workbench:warc")
 _CHUNK = 64 * 1024
@@ -112,6 +119,11 @@ class _Writer(BufferWARCWriter):  # type: ignore[misc]
 def record_id(*parts: str) -> str:
     """A WARC-Record-ID that follows from ``parts``."""
     return f"<urn:uuid:{uuid.uuid5(_NAMESPACE, chr(10).join(parts))}>"
+
+
+def warcinfo_id(name: str) -> str:
+    """Record id of the warcinfo record of the file with that (final) name."""
+    return record_id("warcinfo", name)
 
 
 def date_from_time(moment: datetime) -> str:
