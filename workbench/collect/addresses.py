@@ -13,6 +13,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urljoin
 
 import httpcore
 import httpx
@@ -76,12 +77,15 @@ def _ipv4_from_nat64(ip: IPv6Address) -> IPv4Address | None:
     return IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
 
 
-def check_url(url: str) -> httpx.URL:
-    """The parsed address. Raises AddressError unless it is http(s) with a host and without a password."""
+def check_url(url: str, *, base: str = "") -> httpx.URL:
+    """The parsed address, resolved against ``base``.
+
+    Raises AddressError unless it is http(s) with a host and without a password.
+    """
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(urljoin(base, url.strip()))
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise AddressError(f"cannot read the address {url[:200]!r}: {error}") from None
+        raise AddressError(f"the address {url[:200]!r} cannot be read: {error}") from None
     if parsed.scheme not in ("http", "https"):
         raise AddressError(f"leads to {parsed.scheme or 'no scheme'}:, and only http and https are fetched")
     if not parsed.host:

@@ -129,6 +129,10 @@ def _run_anywhere(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        running = False
+    else:
+        running = True
+    if not running:
         return asyncio.run(main())
     started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 
@@ -298,7 +302,7 @@ class _Run:
 
     def _archive_response(self, ref: SourceRef, url: str, response: Response, earlier: Earlier | None) -> Entry:
         """Archive an answer. Raises PageError for one that is no page."""
-        status, fetched_at = response.http_status, self._clock()
+        status = response.http_status
         headers = [pair for pair in response.headers if pair[0].lower() not in _NOT_KEPT]
         if status in (401, 403, 451):
             raise BlockedError(f"HTTP {status}", http_status=status)
@@ -312,6 +316,7 @@ class _Run:
             same = earlier is not None and earlier.equals(response)
         else:
             raise PageError(f"HTTP {status}", http_status=status)
+        fetched_at = self._clock()
         if earlier is not None and same:
             return self._writer.revisit(
                 source_id=ref.source.id,

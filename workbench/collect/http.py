@@ -25,7 +25,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from ssl import SSLCertVerificationError
 from types import TracebackType
-from urllib.parse import urljoin
 
 import httpcore
 import httpx
@@ -34,7 +33,8 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from workbench.collect.addresses import GuardedBackend, check_url
@@ -122,12 +122,7 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
         answer = await self._pool.handle_async_request(
             httpcore.Request(
                 method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
+                url=_core_url(request.url),
                 headers=request.headers.raw,
                 content=request.stream,
                 extensions=request.extensions,
@@ -137,8 +132,24 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
             answer.status, headers=answer.headers, stream=_Stream(answer), extensions=answer.extensions
         )
 
+    async def hang_up(self, url: httpx.URL) -> None:
+        """Close the HTTP/2 connections to the origin of ``url``, after a response that was not read to its end.
+
+        Its server may go on sending, which fills the connection's window until nothing moves in it any more, and
+        httpcore does not reset the stream. The other pages of the host get a new connection; one that was under way
+        is tried again. HTTP/1.1 needs none of it: there an unfinished response closes its own connection.
+        """
+        origin = _core_url(url).origin
+        for connection in self._pool.connections:
+            if connection.can_handle_request(origin) and "HTTP/2" in connection.info():
+                await connection.aclose()
+
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -168,8 +179,9 @@ class Fetcher:
         self.gates = Gates(
             policy.requests_per_second, policy.connections_per_host, at_once=self.pacing.requests_at_once
         )
+        self._transport = _GuardedTransport(backend or GuardedBackend(policy.allow_private_hosts))
         self._client = httpx.AsyncClient(
-            transport=_GuardedTransport(backend or GuardedBackend(policy.allow_private_hosts)),
+            transport=self._transport,
             headers={
                 "User-Agent": user_agent(policy.contact),
                 "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -227,13 +239,13 @@ class Fetcher:
                 raise RedirectError(
                     f"HTTP {response.http_status} without an address to go to", http_status=response.http_status
                 )
-            target = check_url(urljoin(str(target), location.strip()))
+            target = check_url(location, base=str(target))
 
     async def _with_retries(
         self, url: httpx.URL, visit: Visit, validators: Validators | None, cut_at: int | None
     ) -> Response:
-        backoff = wait_exponential_jitter(
-            initial=self.pacing.backoff_s, max=self.pacing.backoff_max_s, jitter=self.pacing.backoff_s
+        backoff = wait_exponential(self.pacing.backoff_s, max=self.pacing.backoff_max_s) + wait_random(
+            0, self.pacing.backoff_s
         )
 
         def wait(state: RetryCallState) -> float:
@@ -267,7 +279,8 @@ class Fetcher:
             except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable) as error:
                 raise _network_problem(error) from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise PageError(f"{type(error).__name__}: {error}") from error
+                # httpx reads the address of a redirect even though it is not told to follow it.
+                raise RedirectError(f"leads to an address that cannot be read: {error}") from error
             finally:
                 visit.seconds += clock() - began
         self._refuse(response)
@@ -279,15 +292,17 @@ class Fetcher:
         conditions = validators.headers_for(str(url)) if validators else []
         request = self._client.build_request("GET", url, headers=conditions)
         visit.cookies.set_cookie_header(request)
-        response = await self._client.send(request, stream=True)
+        response: httpx.Response | None = None
         whole = False
         try:
+            response = await self._client.send(request, stream=True)
             visit.cookies.extract_cookies(response)
             # Nobody keeps the text of an error or a redirect; its start is enough to know a challenge by.
             keep = response.status_code in _PAGE_STATUSES
             limit = cut_at if cut_at is not None else self.policy.max_bytes if keep else _ERROR_BODY_BYTES
-            coding = response.headers.get("content-encoding", "")
+            payload = b""
             try:
+                coding = response.headers.get("content-encoding", "")
                 body = Body(coding, max_bytes=limit, cut=cut_at is not None or not keep)
                 async for part in response.aiter_raw():
                     body.feed(part)
@@ -298,14 +313,11 @@ class Fetcher:
             except PageError:
                 if keep:
                     raise
-                payload = b""
         finally:
-            stream = response.extensions.get("network_stream")
-            if not whole and response.http_version == "HTTP/2" and stream is not None:
-                # An abandoned HTTP/2 stream goes on filling the connection's window until nothing moves in it any
-                # more; the other pages of that host get a new connection instead.
-                await stream.aclose()
-            await response.aclose()
+            if not whole:
+                await self._transport.hang_up(url)
+            if response is not None:
+                await response.aclose()
         return Response(
             url=str(url),
             http_status=response.status_code,
