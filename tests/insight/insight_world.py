@@ -141,7 +141,7 @@ class Pages:
         """The changes of WEEK; ``shuffle`` is the seed of another order of rows."""
         frames = {name: self.frame(name) for name in self.rows}
         if shuffle is not None:
-            frames = {n: f.sample(fraction=1, shuffle=True, seed=shuffle) if f.height else f for n, f in frames.items()}
+            frames = {n: f.sample(fraction=1, shuffle=True, seed=shuffle) for n, f in frames.items()}
         return changes_of_week(
             frames["pages"],
             offers=frames["offers"],

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from workbench.errors import LakeError
+from workbench.insight.spans import fold
 from workbench.weeks import Week
 
 __all__ = ["ClaimSeen", "OfferSeen", "PageHistory", "PlanSeen", "Snapshot", "page_histories"]
@@ -174,6 +175,9 @@ def _history(snapshots: list[Snapshot], week: Week, window_days: int) -> PageHis
 
 def _snapshot(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> Snapshot:
     snapshot_id = row["snapshot_id"]
+    plans = rows["plans"].get(snapshot_id, [])
+    # A tier that the page also marks up as an offer is told once, as a tier.
+    tiers = {fold(plan["name"] or "") for plan in plans} - {""}
     return Snapshot(
         snapshot_id=snapshot_id,
         company_id=row["company_id"],
@@ -185,8 +189,8 @@ def _snapshot(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, list[dict[
         http_status=row["http_status"],
         extractor=row["extractor"],
         has_text=bool((row["text"] or "").strip()),
-        offers=tuple(map(_offer, rows["offers"].get(snapshot_id, ()))),
-        plans=tuple(map(_plan, rows["plans"].get(snapshot_id, ()))),
+        offers=tuple(_offer(o) for o in rows["offers"].get(snapshot_id, ()) if fold(o["name"] or "") not in tiers),
+        plans=tuple(map(_plan, plans)),
         claims=tuple(map(_claim, _with_text(rows["claims"].get(snapshot_id, ())))),
     )
 

@@ -242,13 +242,9 @@ def _promotion(before: _Price, after: _Price) -> str:
     if after.regular is not None:
         listed = format_amount(after.regular, after.currency)
         began = before.regular is None
-        return (
-            f"shown as a promotion from a list price of {listed}"
-            if began
-            else f"still a promotion, list price {listed}"
-        )
+        return f"{rules.PROMOTION_BEGAN if began else rules.PROMOTION_STILL} {listed}"
     if before.regular is None:
         return "a regular price, no list price beside it"
     if after.amount == before.regular:
-        return "the promotion ended, the price is the former list price"
+        return rules.PROMOTION_ENDED
     return f"the list price of {format_amount(before.regular, before.currency)} is no longer shown"

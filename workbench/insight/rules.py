@@ -120,6 +120,11 @@ class Reason:
     """The whole confidence is at most this."""
 
 
+PROMOTION_BEGAN = "shown as a promotion from a list price of"
+PROMOTION_STILL = "still a promotion, list price"
+PROMOTION_ENDED = "the promotion ended, the price is the former list price"
+"""Words in ``why`` of a price change that the readout looks for."""
+
 UNUSUAL = Reason(0.7, "the move is over 50%, so one of the two prices may be misread")
 NO_CURRENCY = Reason(0.75, "the currency is not stated in both snapshots and taken to be the same")
 PRICE_UNSEEN = Reason(0.8, "a price is shown in one of the two snapshots only", 0.5)
