@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
@@ -54,14 +55,16 @@ class Lake:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = root
+        self.root = Path(root) if isinstance(root, str) and "://" not in root else root
 
     def read(self, table: str) -> pl.DataFrame:
         """All rows in the declared schema, sorted by key; no rows when the table was never written.
 
         Raises LakeError when the table does not fit its declaration.
         """
-        return self.scan(table).sort(_declared(table).key).collect()
+        rows = self.scan(table)
+        with _explained(table):
+            return rows.sort(_declared(table).key).collect()
 
     def scan(self, table: str) -> pl.LazyFrame:
         """The table as a lazy frame in the declared schema, unsorted. Raises LakeError as ``read`` does."""
@@ -72,6 +75,10 @@ class Lake:
                 return pl.LazyFrame(schema=declared.schema)
             frame = pl.scan_delta(delta)
             problems = _differences(declared, frame.collect_schema())
+            if isinstance(self.root, Path) and "%" in delta.table_uri:
+                # deltalake escapes a folder's spaces and Chinese characters, and polars looks for the escaped name.
+                paths = [unquote(uri) for uri in delta.file_uris()]
+                frame = pl.scan_parquet(paths, glob=False) if paths else pl.LazyFrame(schema=declared.schema)
         if problems:
             raise LakeError(
                 f"{self._uri(table)} does not fit this version of the workbench: {'; '.join(problems)}. "
@@ -185,7 +192,8 @@ def _explained(table: str) -> Iterator[None]:
             f"Table {table} was being written by another process {_ATTEMPTS} times over ({error}). "
             "Wait until that is done and run the command again."
         ) from error
-    except (DeltaError, pl.exceptions.PolarsError, OSError) as error:
+    except (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        # A panic, which is no Exception, is what polars answers a data file with that is shorter than it should be.
         raise LakeError(
             f"Table {table} cannot be read or written: {error}. If it is damaged, delete the lake folder and rebuild "
             "it from the archive with: workbench weekly"
