@@ -112,10 +112,9 @@ class _Brotli:
             while not self._stream.is_finished():
                 out = self._stream.process(data, output_buffer_limit=_STEP)
                 data = b""
-                if out:
-                    yield out
-                if self._stream.can_accept_more_data():
+                if not out:  # and only then: "can accept more data" is true with output pending too
                     return
+                yield out
         except brotli.error as error:
             raise BodyError(f"the brotli body is broken: {error}") from None
 

@@ -130,7 +130,8 @@ def _child(element: etree._Element, name: str) -> etree._Element | None:
 
 def _child_text(element: etree._Element, name: str) -> str:
     child = _child(element, name)
-    return "".join(child.itertext(with_tail=False)).strip() if child is not None else ""
+    # Anything inside is an entity that was not expanded: half an address is none.
+    return (child.text or "").strip() if child is not None and not len(child) else ""
 
 
 def _entry_link(entry: etree._Element) -> str:
@@ -178,7 +179,8 @@ def _absolute(listed: Iterable[Listed], base: str) -> Iterator[Listed]:
         if not text:
             continue
         try:
-            url = urldefrag(urljoin(base, text)).url
+            # An address that is whole stays as it is; urljoin would tidy it.
+            url = urldefrag(text if re.match(r"https?://", text, re.I) else urljoin(base, text)).url
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username
         except ValueError:
