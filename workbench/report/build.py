@@ -11,13 +11,16 @@ from typing import Any
 import polars as pl
 
 from workbench.errors import ReportError
+from workbench.insight.coverage import coverage
+from workbench.insight.price_index import price_index
+from workbench.insight.prices import price_history
 from workbench.insight.readout import Readout, build_readout
 from workbench.report.evidence import Evidence, Snapshot
 from workbench.report.html import day, plural, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Header, Report, Section
 from workbench.report.section_changes import build_changes, build_claims, build_readout_section, change_rows
-from workbench.report.section_coverage import SEEN, build_coverage
+from workbench.report.section_coverage import build_coverage
 from workbench.report.section_later import build_alerts, build_creatives, build_sentiment, build_voice
 from workbench.report.section_method import build_method
 from workbench.report.section_prices import build_prices
@@ -45,7 +48,7 @@ def build_report(workspace: Workspace, week: Week) -> Report:
     Raises ReportError when nothing was read into the lake for that week.
     """
     material = _read(workspace, week)
-    readout = build_readout(material.changes, workspace, week)
+    readout = build_readout(material.changes, workspace, week, sources=material.sources, index=material.index)
     snapshots = _snapshots(material)
     for limit in _ROW_LIMITS:
         report = _build(material, readout, snapshots, limit)
@@ -66,13 +69,17 @@ def _read(workspace: Workspace, week: Week) -> Material:
             f"Nothing was read into the lake of {workspace.name} for {week}. "
             f"Read the archive first: workbench weekly -w {workspace.root} --week {week}"
         )
+    offers, plans = _until(lake, "offers", week), _until(lake, "plans", week)
+    history = price_history(offers, plans, workspace=workspace, week=week)
     return Material(
         workspace=workspace,
         week=week,
         sources=sources,
         pages=pages,
-        offers=_until(lake, "offers", week),
-        plans=_until(lake, "plans", week),
+        offers=offers,
+        plans=plans,
+        history=history,
+        index=price_index(history, workspace),
         reviews=_until(lake, "reviews", week),
         creatives=_until(lake, "creatives", week),
         changes=lake.read("changes").filter(pl.col("week") == str(week)),
@@ -147,8 +154,7 @@ def _header(material: Material, readout: Readout, sections: Sequence[Section]) -
     who = words(names) if len(names) <= _MOST_NAMES else f"{len(names)} competitors"
     title = f"{who}: week {week.number} of {week.year}"
     severities = Counter(material.changes["severity"].to_list())
-    pages = material.sources.height
-    seen = material.sources["status"].is_in(SEEN).sum()
+    watched = coverage(material.sources, workspace, week)
     new_reviews = material.reviews.filter(pl.col("fetched_at") >= week.start).height
     figures = [
         {"label": "findings", "value": str(len(readout.findings)), "rest": ""},
@@ -157,7 +163,7 @@ def _header(material: Material, readout: Readout, sections: Sequence[Section]) -
             "value": str(severities["high"] + severities["medium"]),
             "rest": f"of {material.changes.height}",
         },
-        {"label": "pages seen", "value": str(seen), "rest": f"of {pages}"},
+        {"label": "pages seen", "value": str(watched.seen), "rest": f"of {watched.rows.height}"},
         {"label": plural(new_reviews, "new review").partition(" ")[2], "value": f"{new_reviews:,}", "rest": ""},
     ]
     body = render(

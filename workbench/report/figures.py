@@ -71,7 +71,7 @@ class Labels:
 
 def text_width(text: str, size: float = 12) -> float:
     """About how wide ``text`` is in pixels; Chinese characters are as wide as they are high."""
-    return sum(size if ord(c) > 0x2E80 else size * 0.56 for c in text)
+    return sum(size if ord(c) > 0x2E80 else size * 0.6 for c in text)
 
 
 def figure(

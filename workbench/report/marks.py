@@ -10,6 +10,7 @@ from workbench.report.html import clean, quoted
 __all__ = ["marked"]
 
 _TOO_DIFFERENT = 0.35
+_MOST_RUNS = 40
 _LONGEST = 2000  # characters; longer texts are shown one after the other
 _TAGS = {"equal": "{}", "delete": "<del>{}</del>", "insert": "<ins>{}</ins>"}
 
@@ -17,7 +18,8 @@ _TAGS = {"equal": "{}", "delete": "<del>{}</del>", "insert": "<ins>{}</ins>"}
 def marked(before: str | None, after: str | None) -> Markup:
     """``before`` and ``after`` as one text with <del> and <ins>; either may be missing.
 
-    Texts with little in common are shown whole, one after the other, which reads better than confetti.
+    Texts with little in common, or that differ in very many places, are shown whole, one after the other, which
+    reads better than confetti.
     """
     parts = [_run(span) for span in _spans(clean(before or ""), clean(after or ""))]
     return Markup("").join(parts)
@@ -33,7 +35,8 @@ def _spans(before: str, after: str) -> tuple[Span, ...]:
         return whole
     runs = diff_spans(before, after)
     kept = sum(len(run.text) for run in runs if run.op == "equal")
-    return whole if 2 * kept < _TOO_DIFFERENT * (len(before) + len(after)) else runs
+    confetti = len(runs) > _MOST_RUNS or 2 * kept < _TOO_DIFFERENT * (len(before) + len(after))
+    return whole if confetti else runs
 
 
 def _run(span: Span) -> Markup:

@@ -37,6 +37,10 @@ class Material:
     creatives: pl.DataFrame
     changes: pl.DataFrame
     """The week's changes."""
+    history: pl.DataFrame
+    """What ``price_history`` gives."""
+    index: pl.DataFrame
+    """What ``price_index`` gives."""
     entries: Sequence[Entry]
     """Every attempt in the archive."""
 

@@ -40,6 +40,7 @@ _LABELS = {
     "flapping": "Back and forth",
 }
 _CLAIM_KINDS = ("claim_added", "claim_removed", "claim_reworded", "plan_features")
+_MOST_FACTS = 6  # of one finding; the table below has them all
 _IN_TABLE = 200  # characters of a value in the table of all changes; claims stand in full in section 4
 
 
@@ -102,12 +103,12 @@ def build_changes(material: Material, view: View, readout: Readout) -> Section:
     by_id = {row["change_id"]: row for row in rows}
     cards = []
     for number, finding in _numbered(readout):
+        told = [change_id for change_id in finding.change_ids if change_id in by_id]
         facts = [
-            {"text": _sentence(by_id[i]), "evidence": _evidence(by_id[i], view)}
-            for i in finding.change_ids
-            if i in by_id
+            {"text": _sentence(by_id[change_id]), "evidence": _evidence(by_id[change_id], view)}
+            for change_id in told[:_MOST_FACTS]
         ]
-        cards.append({**_card(material, view, finding, number), "facts": facts})
+        cards.append({**_card(material, view, finding, number), "facts": facts, "more": len(told) - len(facts)})
     shown = rows
     if len(rows) > view.max_rows:  # the gravest stay
         kept = {id(row) for row in view.cut(sorted(rows, key=lambda r: SEVERITIES.index(r["severity"])))}

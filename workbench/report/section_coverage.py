@@ -11,21 +11,23 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from workbench.insight.coverage import Coverage, coverage
 from workbench.report import figures
 from workbench.report.html import chip, day, link, minute, plural, quoted, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Section
 from workbench.report.tables import Column, table
 
-__all__ = ["build_coverage", "coverage_rows"]
+__all__ = ["build_coverage"]
 
 SEEN = ("fetched", "not-modified")
 _MEANING = {
     "robots-denied": "robots.txt does not allow it",
     "blocked": "the site refused",
     "failed": "the request failed",
-    "stale": "not seen for too long",
-    "never": "never tried",
+    "stale": "no answer for too long",
+    "fetched": "seen before this week only",
+    "not-modified": "seen before this week only",
 }
 _DRAWN = {
     "fetched": ("o", "#007a5a", "fetched"),
@@ -37,49 +39,23 @@ _DRAWN = {
 _MOST_LANES = 40  # a figure with more is taller than a screen
 
 
-def coverage_rows(material: Material) -> list[dict[str, Any]]:
-    """One row a page of a source: status, note, age in days of the newest snapshot at ``as_of``."""
-    now = material.as_of
-    rows = []
-    for row in material.sources.iter_rows(named=True):
-        age = (now - row["snapshot_at"]).total_seconds() / 86400 if now and row["snapshot_at"] else None
-        rows.append(
-            {
-                "company_id": row["company_id"],
-                "company": material.company_name(row["company_id"]),
-                "source_id": row["source_id"],
-                "url": row["url"],
-                "kind": row["kind"],
-                "status": row["status"],
-                "http_status": row["http_status"],
-                "attempted_at": row["attempted_at"],
-                "snapshot_id": row["snapshot_id"],
-                "snapshot_at": row["snapshot_at"],
-                "age_days": None if age is None else round(age, 1),
-                "note": row["note"],
-            }
-        )
-    rows.sort(key=lambda r: (material.company_rank(r["company_id"]), r["company_id"], r["source_id"], r["url"]))
-    return rows
+def coverage_rows(seen: Coverage, material: Material) -> list[dict[str, Any]]:
+    """One row a page of a source, with the company's name."""
+    return [{**row, "company": material.company_name(row["company_id"])} for row in seen.rows.to_dicts()]
 
 
 def build_coverage(material: Material, view: View, number: int) -> Section:
     """Every source with its status and age, and a strip of the last four weeks."""
-    rows = coverage_rows(material)
-    counts = Counter(row["status"] for row in rows)
-    seen = sum(counts[status] for status in SEEN)
-    unseen = [row for row in rows if row["status"] not in SEEN]
+    found = coverage(material.sources, material.workspace, material.week)
+    rows = coverage_rows(found, material)
+    unseen = [row for row in rows if not row["seen"]]
     title = "Coverage and freshness"
-    summary = f"{seen} of {plural(len(rows), 'page')} were seen in {material.week}."
-    if not rows:
-        summary = (
-            f"No source was tried in or before {material.week}, so nothing in this report was seen. "
-            "Fetch the sources with: workbench collect -w DIR"
-        )
-    elif unseen:
-        said = (f"{n} {_MEANING.get(status, status)}" for status, n in sorted(counts.items()) if status not in SEEN)
-        summary = f"{summary[:-1]}; {plural(len(unseen), 'page was', 'pages were')} not: {words(said)}."
-    shown = view.cut(sorted(rows, key=lambda r: r["status"] in SEEN)) if len(rows) > view.max_rows else rows
+    summary = f"{found.seen} of {plural(len(rows), 'page')} were seen in {material.week}."
+    if unseen:
+        counts = Counter(row["status"] for row in unseen)
+        said = words(f"{n} × {_MEANING.get(status, status)}" for status, n in sorted(counts.items()))
+        summary += f" Not seen: {said}."
+    shown = view.cut(sorted(rows, key=lambda r: r["seen"])) if len(rows) > view.max_rows else rows
     body = render(
         "coverage",
         number=number,
@@ -89,7 +65,7 @@ def build_coverage(material: Material, view: View, number: int) -> Section:
         figure=_strip(material, rows) if material.entries else "",
         table=_table(shown, view, len(rows)) if rows else "",
     )
-    data = {"as_of": material.as_of, "pages": len(rows), "seen": seen, "by_status": dict(sorted(counts.items()))}
+    data = {"pages": len(rows), "seen": found.seen, "not_seen": list(found.not_seen), "by_status": dict(found.counts)}
     return Section("coverage", number, title, "ready", {**data, "sources": rows}, body)
 
 

@@ -20,12 +20,12 @@ PACKAGES = ("trafilatura", "extruct", "price-parser", "htmldate", "polars", "del
 """The libraries whose version can change what a report says or looks like."""
 
 _STEPS = (
-    "Each watched page is archived as it was received, in a WARC file, before anything is read from it. A page "
-    "that did not change gets a record that says so.",
+    "Each watched page is archived as it was received, in a WARC file, before anything is read from it. A "
+    "page that did not change gets a record that says so.",
     "The same extraction code reads the last snapshot of the week and the one before it. So a difference between the "
     "two is a difference between the pages, not between two versions of our code.",
-    "Offers, plan tiers and claims of the two snapshots are paired, and what differs in a pair, or has no partner, is "
-    "a change. A change of currency is not a price change. A value that goes from A to B and back to A inside the "
+    "Offers, plan tiers and claims of the two snapshots are paired, and what differs in a pair or has no partner is "
+    "a change. A new currency is not a price change. A value that goes from A to B and back to A inside the "
     "flap window is one note.",
     "Severity follows from the kind of change and the thresholds below. Confidence says how certain it is that the "
     "page changed in this way: it falls where values are read from running text or pairs are only alike.",

@@ -19,6 +19,7 @@ __all__ = ["Column", "table"]
 
 _TABLE = re.compile(r"<table\b[^>]*>(.*)</table>", re.DOTALL)
 _GROUP = "__group__"
+_FEW = 4  # more columns than these are not squeezed into a narrow screen but scrolled
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def table(
     if left_out > 0:
         caption += f" Showing {len(rows):,} of {total:,}; the other {left_out:,} are in report.json."
     return Markup(
-        '<div class="table" role="region" tabindex="0" aria-labelledby="{id}-caption">'
-        '<table id="{id}"><caption id="{id}-caption">{caption}</caption>{body}</table></div>'
-    ).format(id=table_id, caption=caption, body=Markup(_slim(match[1])))  # noqa: S704
+        '<div class="table{many}" role="region" tabindex="0" aria-labelledby="{id}-caption">'
+        '<table id="{id}"><caption id="{id}-caption"><span>{caption}</span></caption>{body}</table></div>'
+    ).format(many=" many" if len(columns) > _FEW else "", id=table_id, caption=caption, body=Markup(_slim(match[1])))  # noqa: S704
 
 
 def _cell(value: Any) -> str:
