@@ -25,7 +25,7 @@ from workbench.ingest.rows import Shown, rows_from_pages
 from workbench.store.archive import Archive, Entry
 from workbench.store.lake import Lake, Upsert
 from workbench.weeks import Week
-from workbench.workspace import SourceRef, Workspace
+from workbench.workspace import Source, SourceRef, Workspace
 
 __all__ = ["IngestResult", "ingest_week"]
 
@@ -73,22 +73,21 @@ def ingest_week(workspace: Workspace, week: Week, *, window_days: int = 28, prog
         raise ParameterError(f"window_days is {window_days}; give 0 or more, for example 28.")
     archive, lake = Archive(workspace.archive_dir), Lake(workspace.lake_dir)
     refs = {ref.source.id: ref for ref in workspace.sources()}
-    attempts = archive.entries(end=week.end)
+    attempts = archive.entries()
     entries = [entry for entry in attempts if entry.source_id in refs]
-    warnings: list[str] = []
     snapshots = {e.snapshot_id: e for e in reversed(entries) if e.snapshot_id is not None}
     originals = {e.snapshot_id: e for e in attempts if e.snapshot_id is not None and e.refers_to is None}
 
     wanted = _wanted(snapshots.values(), week, window_days)
-    unread = _unread(lake, wanted, refs)
-    unread.update(_outdated_owners(lake, snapshots))
-    plan = [
-        (entry, originals.get(entry.refers_to or "", entry)) for entry in map(snapshots.__getitem__, sorted(unread))
-    ]
+    unread = _unread(lake, wanted, refs) | _outdated_owners(lake, snapshots)
+    chosen = [snapshots[snapshot_id] for snapshot_id in sorted(unread)]
+    plan = [(entry, originals.get(entry.refers_to or "", entry)) for entry in chosen]
+    warnings: list[str] = []
     shown, pages_read = _show(archive, plan, refs=refs, progress=progress, warnings=warnings)
 
     changed = _write(lake, workspace, shown)
-    coverage = sources_frame(workspace, week, entries, window_days=window_days)
+    until = [entry for entry in entries if entry.attempted_at < week.end]
+    coverage = sources_frame(workspace, week, until, window_days=window_days)
     changed["sources"] = lake.replace("sources", coverage, where={"week": [str(week)]})
     for warning in warnings:
         log.warning("%s", warning)
@@ -108,7 +107,7 @@ def _wanted(snapshots: Iterable[Entry], week: Week, window_days: int) -> list[En
     found: dict[str, Entry] = {}
     baseline: dict[tuple[str, str, bool], Entry] = {}
     for entry in sorted(snapshots, key=lambda e: e.attempted_at):
-        if entry.attempted_at >= start:
+        if start <= entry.attempted_at < week.end:
             found[str(entry.snapshot_id)] = entry
         if entry.attempted_at < week.start:
             baseline[entry.source_id, entry.url, False] = entry
@@ -131,7 +130,7 @@ def _unread(lake: Lake, wanted: Sequence[Entry], refs: Mapping[str, SourceRef]) 
 
 
 def _outdated_owners(lake: Lake, snapshots: Mapping[str, Entry]) -> set[str]:
-    """Older snapshots that reviews came from and another extractor read.
+    """Snapshots outside the window that reviews came from and another extractor read.
 
     A review belongs to the first snapshot that showed it. If that one kept its old reading while the window is read
     anew, a review that reads a little differently now would stand twice in the table.
@@ -159,8 +158,7 @@ def _show(
     for entry, original in plan:
         source = refs[entry.source_id].source
         job = None
-        # A sitemap or feed names pages and is none itself.
-        if source.discover == "none" or entry.url != source.url:
+        if not _names_pages(source, original):
             job = jobs.setdefault((made := Job(original, source.kind)).key, made)
         planned.append((entry, original, job))
     read = dict(zip(jobs, read_pages(archive.root, list(jobs.values()), progress=progress), strict=True))
@@ -185,6 +183,14 @@ def _show(
             )
         )
     return shown, len(jobs)
+
+
+def _names_pages(source: Source, original: Entry) -> bool:
+    """Whether a snapshot is a sitemap or feed: a list of pages and none itself."""
+    content_type = (original.content_type or "").casefold()
+    return source.discover != "none" and (
+        original.url == source.url or ("xml" in content_type and "xhtml" not in content_type)
+    )
 
 
 def _write(lake: Lake, workspace: Workspace, shown: Sequence[Shown]) -> dict[str, Upsert]:

@@ -20,7 +20,7 @@ from workbench.store.tables import TABLES
 __all__ = ["Rows", "Shown", "detect_review_language", "offer_key", "review_id", "rows_from_pages"]
 
 _MAX_INT32 = 2**31 - 1
-_MAX_MONEY = Decimal(10) ** 14  # Decimal(18, 4) holds 14 digits before the point
+_MAX_MONEY = Decimal(10) ** 14 - 1  # Decimal(18, 4) holds 14 digits before the point; rounding may not add one
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def detect_review_language(text: str, page_language: str | None) -> str | None:
 def _money(value: Decimal | None, what: str, notes: list[str]) -> Decimal | None:
     if value is None:
         return None
-    if not value.is_finite() or abs(value) >= _MAX_MONEY:
+    if abs(value) > _MAX_MONEY:
         notes.append(f"{what} left out: {value} is not an amount of money")
         return None
     return value.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)

@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -103,7 +104,7 @@ class ArchiveWriter:
                 "WARC-X-Refers-To": original.snapshot_id,
             },
             url=url,
-            status=f"{http_status} Not Modified" if http_status == 304 else f"{http_status} OK",
+            status=f"{http_status} {_phrase(http_status)}".strip(),
             headers=headers,
         )
         return inherit(entry, original)
@@ -205,6 +206,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _phrase(http_status: int) -> str:
+    try:
+        return HTTPStatus(http_status).phrase
+    except ValueError:
+        return ""
 
 
 def _quote_final(url: str | None) -> str | None:
