@@ -163,3 +163,25 @@ def two_weeks(before: Mapping[str, Any], after: Mapping[str, Any], **page: Any) 
 def brief(changes: pl.DataFrame) -> list[tuple[str, str, str | None, str | None, str]]:
     """Kind, subject, before, after and severity of each change, in the table's order."""
     return changes.select("kind", "subject", "before", "after", "severity").rows()
+
+
+def source_row(source_id: str, status: str, at: datetime | None, **fields: Any) -> dict[str, Any]:
+    """A row of the sources table; ``at`` is when its newest snapshot was made."""
+    row = {
+        "week": str(WEEK),
+        "company_id": source_id.split("-")[0],
+        "source_id": source_id,
+        "url": URL,
+        "kind": "product",
+        "status": status,
+        "attempted_at": day(0),
+        "snapshot_id": "s" if at else None,
+        "snapshot_at": at,
+    }
+    return {**row, **fields}
+
+
+def source_frame(*rows: dict[str, Any]) -> pl.DataFrame:
+    """The sources table."""
+    schema = TABLES["sources"].schema
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)

@@ -35,6 +35,8 @@ CLAIM_MOVED = 0.85
 """The same for two sentences in different places."""
 _NUMBERS_ALIKE = 0.99
 _EXTENDED = 0.75
+_NUMBERS_APART = 2
+"""Texts further apart than this with other numbers are two: "Version 2.4" tops a list, "Version 2.1" drops off it."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,8 @@ def match_texts(before: Sequence[str], after: Sequence[str]) -> list[Match]:
                 likeness = max(likeness, _NUMBERS_ALIKE)
             elif _extends(old[i], new[j]) or _extends(new[j], old[i]):
                 likeness = max(likeness, _EXTENDED)
+        elif abs(i - j) > _NUMBERS_APART and numbers_in(old[i]) != numbers_in(new[j]):
+            return 0
         return likeness if likeness >= floor else 0
 
     pairing.similar(score)

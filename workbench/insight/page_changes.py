@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from workbench.insight import rules
 from workbench.insight.claim_changes import compare_claims
@@ -29,7 +30,7 @@ def compare_page(
     ``product`` is what the workspace says the page is about; ``watched``: another snapshot of the same source was
     seen before the week, so that an address never seen is new on the site and not merely new to us.
     """
-    drafts = list(_compare_presence(history, week, watched=watched))
+    drafts = list(_compare_presence(history, week, thresholds=thresholds, watched=watched))
     readable = tuple(s for s in (*history.earlier, *history.inside) if s.readable)
     if not history.last.readable or readable[0].fetched_at >= week.start:
         return drafts
@@ -66,7 +67,7 @@ def _lines(drafts: list[Draft]) -> frozenset[str]:
     return frozenset(fold(line) for text in texts for line in text.split("\n"))
 
 
-def _compare_presence(history: PageHistory, week: Week, *, watched: bool) -> Iterator[Draft]:
+def _compare_presence(history: PageHistory, week: Week, *, thresholds: Thresholds, watched: bool) -> Iterator[Draft]:
     """The page itself: gone, back, first seen."""
     last = history.last
     subject = next((s.title for s in (*reversed(history.inside), *reversed(history.earlier)) if _titled(s)), last.url)
@@ -76,7 +77,10 @@ def _compare_presence(history: PageHistory, week: Week, *, watched: bool) -> Ite
             severity = rules.page_severity("page_added", last.kind, first_of_source=not watched)
             yield Draft("page_added", subject, None, last.url, severity, words, (rules.SERVED,), None, last)
         return
-    found = find_move([(s, s.gone) for s in (*history.earlier, *history.inside)], week.start)
+    start = last.fetched_at - timedelta(days=thresholds.flap_window_days)
+    # The newest readable snapshot is there for its content, however old it is; for being there it is too old.
+    earlier = [s for s in history.earlier if s.fetched_at >= start or s is history.earlier[-1]]
+    found = find_move([(s, s.gone) for s in (*earlier, *history.inside)], week.start)
     if isinstance(found, Flap):
         yield draft_flapping(subject, found, lambda gone: "gone" if gone else "served", "the page")
     elif found is not None:
