@@ -14,31 +14,12 @@ from workbench.report.marks import marked
 from workbench.report.material import Material, View
 from workbench.report.model import Section
 from workbench.report.tables import Column, table
+from workbench.report.wording import kind_word, value_word
 
 __all__ = ["SEVERITIES", "build_changes", "build_claims", "build_readout_section", "change_rows", "finding_rows"]
 
 SEVERITIES = ("high", "medium", "low", "note")
 
-_LABELS = {
-    "price": "Price",
-    "list_price": "List price",
-    "currency": "Currency",
-    "availability": "Availability",
-    "offer_added": "Product added",
-    "offer_removed": "Product removed",
-    "plan_added": "Plan added",
-    "plan_removed": "Plan removed",
-    "plan_renamed": "Plan renamed",
-    "plan_price": "Plan price",
-    "plan_features": "Plan features",
-    "claim_added": "Claim added",
-    "claim_removed": "Claim removed",
-    "claim_reworded": "Claim reworded",
-    "page_gone": "Page gone",
-    "page_back": "Page back",
-    "page_added": "Page new",
-    "flapping": "Back and forth",
-}
 _CLAIM_KINDS = ("claim_added", "claim_removed", "claim_reworded", "plan_features")
 _MOST_FACTS = 6  # of one finding; the table below has them all
 _IN_TABLE = 200  # characters of a value in the table of all changes; claims stand in full in section 4
@@ -84,14 +65,11 @@ def finding_rows(material: Material, readout: Readout) -> list[dict[str, Any]]:
 def build_readout_section(material: Material, view: View, readout: Readout) -> Section:
     """Section 1: at most three findings; a quiet week says so."""
     title = "Readout"
-    many = len(readout.findings)
-    if many:
-        lead = f"{plural(many, 'finding')}, gravest first. Each leads to the archived pages it was read from."
-    else:
-        lead = f"A quiet week: nothing in {material.week} reached the thresholds of this workspace."
-    body = render(
-        "readout", title=title, lead=lead, cards=[_card(material, view, f, n) for n, f in _numbered(readout)]
-    )
+    lead = f"{readout.summary} Each finding leads to the archived pages it was read from."
+    if readout.quiet:
+        lead = f"A quiet week. {readout.summary}"
+    cards = [_card(material, view, finding, number) for number, finding in _numbered(readout)]
+    body = render("readout", title=title, lead=lead, cards=cards)
     data = {"quiet": readout.quiet, "summary": readout.summary, "findings": finding_rows(material, readout)}
     return Section("readout", 1, title, "ready", data, body)
 
@@ -134,7 +112,7 @@ def build_claims(material: Material, view: View, number: int) -> Section:
     rows = [row for row in change_rows(material) if row["kind"] in _CLAIM_KINDS]
     counts = Counter(row["kind"] for row in rows)
     if rows:
-        said = [f"{counts[kind]} × {_kind_word(kind).lower()}" for kind in _CLAIM_KINDS if counts[kind]]
+        said = [f"{counts[kind]} × {kind_word(kind).lower()}" for kind in _CLAIM_KINDS if counts[kind]]
         summary = f"{words(said)}. Struck text is gone from the page, underlined text is new on it."
     else:
         summary = "No claim was added, removed or reworded on the watched pages this week."
@@ -143,7 +121,7 @@ def build_claims(material: Material, view: View, number: int) -> Section:
         groups.setdefault(row["company"], []).append(
             {
                 "severity": row["severity"],
-                "kind": _kind_word(row["kind"]),
+                "kind": kind_word(row["kind"]),
                 "source": row["source_id"],
                 "seen": day(row["observed_at"]),
                 "text": marked(row["before"], row["after"]),
@@ -177,24 +155,22 @@ def _card(material: Material, view: View, finding: Finding, number: int) -> dict
     }
 
 
-def _kind_word(kind: str) -> str:
-    return _LABELS.get(kind, kind.replace("_", " "))
-
-
 def _evidence(row: dict[str, Any], view: View) -> Markup:
     return view.evidence.cite(row["snapshot_before"], row["snapshot_after"])
 
 
 def _sentence(row: dict[str, Any]) -> Markup:
     """One change as a line: what it is about, before, after."""
-    if row["before"] and row["after"]:
-        move = Markup("{} → {}").format(quoted(row["before"], _IN_TABLE), quoted(row["after"], _IN_TABLE))
-    else:
-        move = quoted(row["after"] or row["before"] or "", _IN_TABLE)
-    head = quoted(
-        f"{row['subject']}, {_kind_word(row['kind']).lower()}" if row["subject"] else _kind_word(row["kind"]), 120
-    )
+    move, kind = _move(row), kind_word(row["kind"])
+    head = quoted(f"{row['subject']}, {kind.lower()}" if row["subject"] else kind, 120)
     return Markup("{}: {}").format(head, move) if move else head
+
+
+def _move(row: dict[str, Any]) -> Markup:
+    """Before and after, as far as there are two."""
+    before, after = value_word(row["kind"], row["before"]), value_word(row["kind"], row["after"])
+    arrow = Markup(' <span class="to">→</span> ') if before and after else Markup("")
+    return quoted(before, _IN_TABLE) + arrow + quoted(after, _IN_TABLE)
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
@@ -220,11 +196,7 @@ def _table(rows: list[dict[str, Any]], view: View, total: int) -> Markup:
         move = (
             marked(clip(clean(row["before"] or ""), _IN_TABLE), clip(clean(row["after"] or ""), _IN_TABLE))
             if in_place
-            else Markup("{}{}{}").format(
-                quoted(row["before"] or "", _IN_TABLE),
-                Markup(' <span class="to">→</span> ') if row["before"] and row["after"] else "",
-                quoted(row["after"] or "", _IN_TABLE),
-            )
+            else _move(row)
         )
         about = (
             ""
@@ -234,9 +206,9 @@ def _table(rows: list[dict[str, Any]], view: View, total: int) -> Markup:
         made.append(
             {
                 "company": row["company"],
-                "kind": Markup("{}{}").format(_kind_word(row["kind"]), about),
-                "severity": Markup('<span title="{}">{}</span>').format(
-                    row["why"] or "", chip("severity", row["severity"])
+                "kind": Markup("{}{}").format(kind_word(row["kind"]), about),
+                "severity": Markup('<span title="{}">{}</span><span class="small">confidence {:.2f}</span>').format(
+                    clean(row["why"] or ""), chip("severity", row["severity"]), row["confidence"] or 0
                 ),
                 "move": move,
                 "seen": Markup('<span class="nowrap">{}</span>').format(day(row["observed_at"]).rpartition(" ")[0]),

@@ -104,13 +104,12 @@ def _evidence_table(rows: list[dict[str, Any]]) -> Markup:
         Column("label", "No."),
         Column("page", "Page"),
         Column("fetched", "Fetched (UTC)"),
-        Column("id", "Snapshot id, payload SHA-256"),
-        Column("file", "File, command"),
+        Column("how", "See it; file and SHA-256 of its payload"),
     ]
     made = [
         {
             "label": Markup('<span class="anchor" id="e-{}">{}</span>').format(row["short_id"], row["label"]),
-            "page": Markup('{}{}<span class="small break">{}</span>').format(
+            "page": Markup('{}{}<span class="small">{}</span>').format(
                 row["company"],
                 Markup(", “{}”").format(quoted(row["title"], 70)) if row["title"] else "",
                 link(row["url"], length=80),
@@ -118,11 +117,8 @@ def _evidence_table(rows: list[dict[str, Any]]) -> Markup:
             if row["url"]
             else "no longer in the lake",
             "fetched": Markup('<span class="nowrap">{}</span>').format(minute(row["fetched_at"])),
-            "id": Markup('<code>{}</code><span class="small"><code>{}</code></span>').format(
-                row["short_id"], (row["payload_sha256"] or "")[:12] or "–"
-            ),
-            "file": Markup('<span class="small break">{}</span><span class="small"><code>{}</code></span>').format(
-                row["warc"] or "no longer in the archive", row["command"]
+            "how": Markup('<code class="nowrap">{}</code><span class="small break">{}, {}</span>').format(
+                row["command"], row["warc"] or "no longer in the archive", (row["payload_sha256"] or "–")[:12]
             ),
         }
         for row in rows

@@ -15,24 +15,12 @@ from workbench.report.html import day, percent, plural, quoted, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Section
 from workbench.report.tables import Column, table
+from workbench.report.wording import availability_word
 
 __all__ = ["build_prices"]
 
 _WEEKS_OF_INDEX = 12
 _FEATURES_SHOWN = 6
-
-AVAILABILITY = {
-    "InStock": "in stock",
-    "OutOfStock": "out of stock",
-    "SoldOut": "sold out",
-    "PreOrder": "pre-order",
-    "PreSale": "pre-sale",
-    "BackOrder": "back order",
-    "Discontinued": "discontinued",
-    "LimitedAvailability": "limited",
-    "OnlineOnly": "online only",
-    "InStoreOnly": "in store only",
-}
 
 
 def build_prices(material: Material, view: View, number: int) -> Section:
@@ -41,6 +29,7 @@ def build_prices(material: Material, view: View, number: int) -> Section:
     products = [row for row in material.history.to_dicts() if row["item"] == "product"]
     index = material.index.to_dicts()
     tiers = plan_matrix(material.plans, week).to_dicts()
+    compared = [row for row in index if row["index"] is not None]
     stock = stock_transitions(material.offers, workspace=workspace, week=week).to_dicts()
     past = _index_by_week(material)
     title = "Prices and availability"
@@ -52,7 +41,8 @@ def build_prices(material: Material, view: View, number: int) -> Section:
         price_table=_price_table(view.cut(products), view, len(products), material) if products else "",
         rates=_rates(material),
         figures=_figures(material, past),
-        index_table=_index_table(view.cut(index), view, len(index), material) if index else "",
+        index_table=_index_table(view.cut(compared), view, len(compared), material) if compared else "",
+        not_compared=_not_compared(index, material),
         plan_table=_plan_table(tiers, view, material) if tiers else "",
         stock_table=_stock_table(stock, view, material) if stock else "",
     )
@@ -127,7 +117,7 @@ def _price_table(rows: Sequence[Mapping[str, Any]], view: View, total: int, mate
         Column("before", "Before", "right"),
         Column("now", "Now", "right"),
         Column("percent", "Move", "right"),
-        Column("kind", "Regular or promotion"),
+        Column("kind", "Kind of price"),
         Column("days", "Days at price", "right"),
         Column("stock", "Stock"),
         Column("evidence", "Evidence"),
@@ -176,7 +166,9 @@ def _move(row: Mapping[str, Any], moved: bool) -> Markup:
         return Markup("{}").format(_arrow(row["percent"]))
     if row["previous_price"] is None:
         return Markup("no change")
-    return Markup('no change<span class="small">{} on {}</span>').format(_arrow(row["percent"]), day(row["since"]))
+    return Markup('no change<span class="small">{}, {}</span>').format(
+        _arrow(row["percent"]), day(row["since"]).rpartition(" ")[0]
+    )
 
 
 def _arrow(value: float | None) -> str:
@@ -186,7 +178,7 @@ def _arrow(value: float | None) -> str:
 
 
 def _availability(value: str | None) -> str | None:
-    return AVAILABILITY.get(value, value) if value else None
+    return availability_word(value) if value else None
 
 
 def _nowrap(markup: Markup) -> Markup:
@@ -199,21 +191,41 @@ def _index_table(rows: Sequence[Mapping[str, Any]], view: View, total: int, mate
         Column("category", "Category"),
         Column("index", "Index", "right"),
         Column("gap", "Against our price", "right"),
-        Column("note", "Note"),
-        Column("evidence", "Evidence"),
+        Column("note", "From"),
+        Column("evidence", "Evidence, ours first"),
     ]
+    own = _own_snapshots(material)
     made = [
         {
             "company": material.company_name(row["company_id"]),
             "category": row["category"],
-            "index": None if row["index"] is None else f"{row['index']:.0f}",
-            "gap": None if row["index"] is None else percent(row["index"] - 100, 0),
+            "index": f"{row['index']:.0f}",
+            "gap": percent(row["index"] - 100, 0),
             "note": row["reason"] or plural(row["products"], "product"),
-            "evidence": view.evidence.listed(row["snapshot_ids"]),
+            "evidence": view.evidence.listed([*own.get(row["category"], ()), *row["snapshot_ids"]]),
         }
         for row in rows
     ]
     return table("t-index", "Price index at the end of the week; our own price is 100.", columns, made, total=total)
+
+
+def _own_snapshots(material: Material) -> dict[str | None, list[str]]:
+    own: dict[str | None, list[str]] = {}
+    for row in material.history.to_dicts():
+        if row["item"] == "product" and row["company_id"] == material.workspace.company.id:
+            own.setdefault(row["category"], []).append(row["snapshot_id"])
+    return own
+
+
+def _not_compared(rows: Sequence[Mapping[str, Any]], material: Material) -> list[str]:
+    """One line a category for the companies that have no index in it."""
+    who: dict[str | None, list[str]] = {}
+    why: dict[str | None, str] = {}
+    for row in rows:
+        if row["index"] is None:
+            who.setdefault(row["category"], []).append(material.company_name(row["company_id"]))
+            why.setdefault(row["category"], (row["reason"] or "").partition("; ")[0])
+    return [f"Not compared in {c or 'no category'}: {words(names)} ({why[c]})." for c, names in who.items()]
 
 
 def _plan_table(tiers: Sequence[Mapping[str, Any]], view: View, material: Material) -> Markup:
