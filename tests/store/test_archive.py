@@ -41,7 +41,7 @@ def test_snapshot_id_is_what_the_docstring_says() -> None:
         snapshot_id(URL, datetime(2026, 11, 16), b"")  # noqa: DTZ001
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(payload=st.binary(max_size=3000), headers=headers, reason=any_text, status=st.integers(100, 599))
 def test_any_response_comes_back(
     tmp_path_factory: pytest.TempPathFactory, payload: bytes, headers: list[tuple[str, str]], reason: str, status: int
@@ -65,7 +65,7 @@ def test_any_response_comes_back(
     assert (written.status, written.http_status) == ("fetched", status)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(note=st.text(), url_path=st.text(alphabet=st.characters(exclude_categories=["Z", "C"]), max_size=30))
 def test_any_note_and_address_come_back(tmp_path_factory: pytest.TempPathFactory, note: str, url_path: str) -> None:
     archive = Archive(tmp_path_factory.mktemp("a"))

@@ -13,14 +13,16 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from tqdm import TqdmWarning
+
 from workbench.errors import ArchiveError
 from workbench.extract import extract_page
 from workbench.extract.page import Page
 from workbench.store.archive import Archive, Entry
 
 with warnings.catch_warnings():
-    # Without ipywidgets tqdm falls back to a text bar and warns about it on import; the bar is all the same.
-    warnings.simplefilter("ignore")
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
 __all__ = ["POOL_FROM", "Job", "read_pages"]
