@@ -86,7 +86,8 @@ _PHRASES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             r"niet\ (?:op\ voorraad|"
             r"leverbaar|beschikbaar)|ej\ i\ lager|ikke\ på\ lager|slut\ i\ lager|ei\ varastossa|stokta\ yok|"
             r"нет\ в\ наличии|"
-            r"нет\ на\ складе|немає\ в\ наявності|няма\ наличност|ni\ na\ zalogi|nincs\ (?:raktáron|készleten)|"
+            r"нет\ на\ складе|немає\ в\ наявності|няма\ наличност|ni\ na\ zalogi|אינו\ במלאי|אין\ במלאי|"
+            r"nincs\ (?:raktáron|készleten)|"
             r"nema\ na\ (?:zalihi|"
             r"stanju)|indisponibil|nu\ este\ în\ stoc|缺货|缺貨|无货|無貨|補貨中|补货中|到货通知|到貨通知|"
             r"貨到通知|在庫切れ|在庫なし|品切れ|"
@@ -151,7 +152,8 @@ _BUY = re.compile(
     (?:läg|lägg)\ i\ (?:varukorg|kundvagn)|^\W*köp|legg\ i\ (?:handlekurv|handlevogn)|læg\ i\ (?:kurv|indkøbskurv)|
     ^\W*køb|^\W*kjøp|
     lisää\ (?:ostoskoriin|koriin)|osta\ nyt|sepete\ (?:ekle|at)|(?:hemen|şimdi)\ (?:al|satın)|satın\ al|
-    в\ корзину|купить|заказать|до\ кошика|у\ кошик|купити|в\ количка|добави\ в|купи|
+    в\ корзину|купить|заказать|оформить\ заказ|naro[čc]i|objedna[tť]|
+    до\ кошика|у\ кошик|купити|в\ количка|добави\ в|купи|
     加入购物[车車]|加入購物[车車]|加入(?:购|購)物袋|放入购物车|放入購物車|立即(?:购买|購買|抢购|搶購|下单)|馬上買|
     马上抢|直接購買|我要購買|我要购买|购买|購買|訂購|
     カートに(?:入れる|追加)|購入|買い物かご|장바구니|구매|바로\ ?구매|구매하기|
@@ -160,6 +162,7 @@ _BUY = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BUY_NAME = re.compile(
+    r"button[-_](?:cart|buy)(?![a-z])|"
     r"add[-_]?(?:item[-_]?)?(?:to[-_]?)?(?:cart|basket|bag|trolley)|(?:cart|basket)[-_]?add|buy[-_]?now|"
     r"(?<![a-z])buy[-_]?(?:btn|button|box)|"
     r"btn[-_]?(?:buy|cart|order)|(?<![a-z])order[-_]?(?:btn|button)|purchase",
@@ -187,6 +190,13 @@ _OPTION_NAME = re.compile(
 _OPTION_TAGS = frozenset({"select", "option", "label", "li"})
 _MAX_LABEL = 60
 _MAX_PHRASE = 90
+_MAX_STEPS = 12
+# "Whether this will be in stock again is not known": the words of being there, and the opposite meant.
+_UNSURE = re.compile(
+    r"\b(?:when|if|whether|again|until|wieder|wann|ob|wenn|falls|quand|si|lorsque|cuando|quando|wanneer|когда|"
+    r"если)\b",
+    re.I,
+)
 
 
 def normalize_availability(value: str | None) -> str | None:
@@ -232,6 +242,8 @@ def read_visible_availability(view: View, near: HtmlElement | None) -> str | Non
         if name is None or not _belongs_to_product(view, owner, position, anchor):
             continue
         chain = view.chain(owner)[:4]
+        if name in ("InStock", "LimitedAvailability") and _UNSURE.search(text):
+            continue
         if any(_STOCK_NAME.search(describe(node)) for node in chain):
             strong = strong or name
         elif _is_whole(text) or (len(text) <= _MAX_LABEL and name not in ("InStock", "LimitedAvailability")):
@@ -306,4 +318,4 @@ def _belongs_to_product(view: View, owner: HtmlElement, position: int, anchor: H
         return False
     if anchor is None:
         return True
-    return min(view.steps_to(owner, anchor), view.steps_to(anchor, owner)) <= 8
+    return min(view.steps_to(owner, anchor), view.steps_to(anchor, owner)) <= _MAX_STEPS

@@ -12,7 +12,7 @@ from workbench.extract.document import Document
 from workbench.extract.prices import plain_digits
 from workbench.extract.view import View
 
-__all__ = ["Labelled", "check_gtin", "find_labelled", "sku_from_attributes", "sku_from_url"]
+__all__ = ["Labelled", "check_gtin", "find_labelled", "sku_from_attributes", "sku_from_named", "sku_from_url"]
 
 Labelled = dict[str, str]
 """What labelled text on the page says: ``sku``, ``gtin``, ``mpn``, ``brand``, each at most once."""
@@ -78,6 +78,13 @@ _FIELD_NAMES = re.compile(
     r"article[-_]?(?:id|number)|artnr|add-to-cart|goods[-_]?(?:id|no))$",
     re.IGNORECASE,
 )
+_CODE_NAME = re.compile(
+    r"(?<![a-z])sku|product[-_]?(?:ref|code|number|id(?![a-z])|no(?![a-z]))|article[-_]?(?:no|number|nr|id|"
+    r"code)(?![a-z])|"
+    r"item[-_]?(?:no|number|code|id)(?![a-z])|art[-_]?(?:nr|no)(?![a-z])|(?<![a-z])reference(?![a-z])|"
+    r"catalog[-_]?number",
+    re.IGNORECASE,
+)
 _DIGITS = re.compile(r"\d")
 _MAX_LABEL = 90
 
@@ -104,7 +111,7 @@ def _with_check_digit(body: str) -> str:
 
 
 def find_labelled(view: View) -> Labelled:
-    """Numbers and the brand that stand behind a label, such as ``Art.-Nr.: 12345``, but not those of other products."""
+    """Numbers and the brand that stand behind a label, such as ``Art.-Nr.: 12345``, of this product only."""
     found: Labelled = {}
     lines = view.lines
     start = view.heading_position or 0
@@ -167,6 +174,22 @@ def _is_elsewhere(view: View, node: HtmlElement) -> bool:
     )
 
 
+def sku_from_named(view: View) -> str | None:
+    """A code in an element that is named after it: ``<span class="product-reference">1002/710</span>``."""
+    for _, owner, raw in view.lines:
+        text = raw.strip()
+        if not 3 <= len(text) <= 40 or not _DIGITS.search(text):
+            continue
+        names = " ".join(value for key, value in owner.attrib.items() if key not in ("style", "href", "src"))
+        if not _CODE_NAME.search(names) or _is_elsewhere(view, owner):
+            continue
+        code = text.rsplit(":", 1)[-1].strip()
+        value = _value("sku", code)
+        if value and len(value) >= len(code) - 2:
+            return value
+    return None
+
+
 def sku_from_attributes(document: Document, view: View) -> str | None:
     """The id that the form or the button for buying carries: ``<input name="product_id" value="…">`` and its like."""
     for node in document.tree.iter("input", "button", "form", "a", "div", "section"):
@@ -183,33 +206,37 @@ def sku_from_attributes(document: Document, view: View) -> str | None:
 
 
 def sku_from_url(document: Document, canonical: str | None) -> str | None:
-    """The number in the address that the page also uses: the part with most digits found again in its source."""
+    """The number in the address that the page's source uses too: the one used most, the later one on a tie."""
+    source = document.html.lower()
     best: tuple[int, int, str] | None = None
     for place, token in enumerate(_tokens(document.url, canonical)):
-        if sum(map(str.isdigit, token)) < 4 or not 5 <= len(token) <= 24:
+        digits = sum(map(str.isdigit, token))
+        if not 5 <= len(token) <= 24 or digits < (3 if len(token) >= 8 else 4):
             continue
-        uses = document.html.count(token)
-        if uses >= 2 and (best is None or (min(uses, 20), place) > best[:2]):
-            best = (min(uses, 20), place, token)
+        uses = min(source.count(token.lower()), 20)
+        # "ad542b1o1-q11" holds "ad542b1o1", which so is found at least as often: the whole number is meant.
+        is_whole = best is not None and best[2] in token and uses >= 2
+        if uses >= 2 and (best is None or is_whole or (uses, place) > best[:2]):
+            best = (uses, place, token)
     return best[2] if best else None
 
 
 def _tokens(*urls: str | None) -> Iterator[str]:
-    seen: set[str] = set()
+    """Parts of the addresses' last segments and of the parameters that usually carry a number."""
+    pieces: list[str] = []
     for url in urls:
         try:
             parts = urlsplit(url or "")
         except ValueError:
             continue
-        pieces: list[str] = []
         for segment in [part for part in unquote(parts.path).split("/") if part][-3:]:
             stem = re.sub(r"\.(?:html?|php|aspx?|jsp)$", "", segment)
-            pieces += [
-                piece.lstrip("pP") if re.fullmatch(r"[pP]\d+", piece) else piece
-                for piece in re.split(r"[-_.,]", stem)
-            ]
+            words = re.split(r"[-_.,]", stem)
+            pieces += [word.lstrip("pP") if re.fullmatch(r"[pP]\d+", word) else word for word in words]
+            # A number in two parts at the end: "...-ad542b1o1-q11.html".
+            tail = re.search(r"(?<![^-_])[A-Za-z]{0,4}\d[A-Za-z0-9]*[-_][A-Za-z]{0,4}\d[A-Za-z0-9]*$", stem)
+            pieces += [tail.group(0)] if tail else []
         pieces += [value for name, value in parse_qsl(parts.query) if name.lower() in _PARAMETERS]
-        for piece in pieces:
-            if re.fullmatch(r"[A-Za-z]{0,6}\d[A-Za-z0-9]*", piece) and piece not in seen:
-                seen.add(piece)
-                yield piece
+    yield from dict.fromkeys(
+        piece for piece in pieces if re.fullmatch(r"(?=.*\d)[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)?", piece)
+    )

@@ -19,7 +19,13 @@ from workbench.extract.availability import (
 )
 from workbench.extract.currencies import Market, currency_from_sign, read_market
 from workbench.extract.document import Document
-from workbench.extract.identifiers import check_gtin, find_labelled, sku_from_attributes, sku_from_url
+from workbench.extract.identifiers import (
+    check_gtin,
+    find_labelled,
+    sku_from_attributes,
+    sku_from_named,
+    sku_from_url,
+)
 from workbench.extract.page import Offer
 from workbench.extract.prices import parse_price
 from workbench.extract.structured import (
@@ -32,7 +38,7 @@ from workbench.extract.structured import (
     text_of,
     types_of,
 )
-from workbench.extract.view import View, view_page
+from workbench.extract.view import View
 from workbench.extract.visible import VisiblePrice, choose_price
 
 __all__ = ["MAX_OFFERS", "read_offers"]
@@ -62,6 +68,7 @@ _GTIN_KEYS = ("gtin13", "gtin", "gtin14", "gtin12", "gtin8", "ean", "isbn", "upc
 _LIST_PRICE_TYPES = ("listprice", "strikethroughprice", "srp", "msrp", "regularprice", "suggestedretailprice")
 _NO_PRICE_KINDS = frozenset({"pricing", "news", "reviews", "changelog"})
 _SAME_NAME = 90
+_SURE = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def _read(document: Document, structured: Structured, kind: str | None) -> tuple
         document=document,
         structured=structured,
         market=read_market(document, meta),
-        view=view_page(document, title),
+        view=structured.seen(document),
         title=title,
         own_urls=frozenset(
             key
@@ -375,6 +382,9 @@ def _complete_main(context: _Context, main: Offer | None, kind: str | None, *, i
         return None
     button = find_buy_button(view)
     visible, visible_list, found = choose_price(document, view, context.market, buy_button=button)
+    if kind in _NO_PRICE_KINDS:
+        # What such a page shows is not its product's price but that of something it talks about.
+        visible, visible_list, found = None, None, []
     tagged = _from_meta(context)
     if main is None and (is_listing or not _looks_like_product(context, visible, tagged, button is not None, kind)):
         return None
@@ -394,6 +404,7 @@ def _complete_main(context: _Context, main: Offer | None, kind: str | None, *, i
         or offer.sku
         or tagged.sku
         or _clean_code(loose.get("sku") or loose.get("productID"))
+        or sku_from_named(view)
         or sku_from_attributes(document, view)
         or sku_from_url(document, meta.get("canonical"))
     )
@@ -425,7 +436,7 @@ def _looks_like_product(
         return True
     if kind is not None:
         return visible is not None and has_button
-    return has_button or visible is not None
+    return has_button or (visible is not None and (visible.is_named or visible.score >= _SURE))
 
 
 def _product_name(context: _Context) -> str | None:

@@ -20,6 +20,7 @@ from lxml.html import HtmlElement
 
 from workbench.extract.document import Document
 from workbench.extract.loosejson import read_json_values
+from workbench.extract.view import View, view_page
 
 __all__ = [
     "Item",
@@ -70,8 +71,12 @@ class Structured:
     items: tuple[Item, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
     loose: Mapping[str, str] = field(default_factory=dict)
-    json_ld: int = 0
-    microdata: int = 0
+    view: View | None = field(default=None, compare=False, repr=False)
+    """The walk over the visible page, made once for the readers of offers, plans and reviews."""
+
+    def seen(self, document: Document) -> View:
+        """The walk over the page; made now where it was not made with the rest."""
+        return self.view or view_page(document, self.meta.get("og:title"))
 
 
 def read_structured(document: Document) -> Structured:
@@ -85,9 +90,14 @@ def read_structured(document: Document) -> Structured:
         items=tuple([*json_ld, *microdata, *rdfa][:_MAX_ITEMS]),
         meta=meta,
         loose=loose,
-        json_ld=len(json_ld),
-        microdata=len(microdata),
+        view=_guard(
+            document, "the visible page", lambda: view_page(document, meta.get("og:title") or _title(document))
+        ),
     )
+
+
+def _title(document: Document) -> str | None:
+    return next((text for node in document.tree.iter("title") if (text := node.text_content().strip())), None)
 
 
 def types_of(item: Any) -> tuple[str, ...]:

@@ -64,6 +64,8 @@ class VisiblePrice:
     is_struck: bool = False
     is_elsewhere: bool = False
     signed: bool = True
+    is_named: bool = False
+    """Whether the element is called a price."""
     score: float = 0.0
 
 
@@ -191,6 +193,7 @@ def _score(
         candidate.is_old = candidate.is_struck = True
     if _BEFORE_OTHER.search(before.strip()) or _AFTER_OTHER.search(after or _text_after(candidate.node)):
         score -= 1.2
+    candidate.is_named = named_price
     score += 1.5 if named_price else 0.0
     score += 0.5 if named_current and not candidate.is_old else 0.0
     score -= 2.0 if other_amount else 0.0
