@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.collect.addresses import GuardedBackend, address_problem, check_url
@@ -78,6 +78,7 @@ def test_no_address(text):
     assert address_problem(text, private_allowed=True) == "is not an IP address"
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_judged_the_same_in_every_ipv6_coat(ip: IPv4Address):
     bare = address_problem(str(ip))
@@ -87,6 +88,7 @@ def test_an_ipv4_address_is_judged_the_same_in_every_ipv6_coat(ip: IPv4Address):
     assert [address_problem(str(coat)) for coat in (mapped, nat64, sixtofour)] == [bare] * 3
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_nothing_that_python_calls_private_is_public(ip):
     if ip.is_private or ip.is_loopback or ip.is_multicast or ip.is_link_local or ip.is_unspecified:
@@ -103,6 +105,7 @@ def test_no_web_address(url):
         check_url(url)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_is_an_address_or_an_address_error(url, base):
     try:

@@ -66,6 +66,13 @@ def test_the_same_payload_without_validators_is_a_revisit(rogue, one, tmp_path):
     assert [e.http_status for e in Archive(tmp_path / "archive").entries()] == [200, 200, 200]
 
 
+def test_an_address_that_is_not_ascii_is_the_same_the_next_time(rogue, one, tmp_path):
+    conditional(rogue, "/%E7%BA%B8?%E5%A2%A8=1", '"1"')
+    url = rogue.origin + "/纸?墨=1"
+    assert [one(url).status, one(url).status] == ["fetched", "not-modified"]
+    assert {e.url for e in Archive(tmp_path / "archive").entries()} == {url}
+
+
 def test_a_changed_page_is_fetched(rogue, one):
     url = conditional(rogue, "/folio", '"1"')
     one(url)

@@ -9,7 +9,7 @@ import zlib
 
 import brotli
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.collect.body import Body, decode_body, gunzip
@@ -40,6 +40,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(PACKERS)),
     st.binary(max_size=300)
@@ -51,6 +52,7 @@ def test_what_is_packed_is_unpacked_however_it_arrives(coding, data, size):
     assert decode_body(pieces(PACKERS[coding](data), size), coding, max_bytes=10**6) == data
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["gzip", "deflate", "br", "gzip, br"]), st.binary(max_size=200))
 def test_any_bytes_are_a_body_or_a_page_error(coding, data):
     with contextlib.suppress(PageError):

@@ -84,8 +84,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+def shop():
     made = Shop()
     yield made
     made.socket.close()
@@ -211,3 +210,18 @@ def test_a_body_that_never_comes_does_not_clog_the_host_either(shop):
     assert "no whole response" in str(first)
     assert second.payload == PAGE
     assert len(shop.names) == 2
+
+
+def test_pages_under_way_when_a_connection_is_given_up_are_tried_again(shop):
+    base = f"https://shop.test:{shop.port}"
+
+    async def main():
+        backend = GuardedBackend(["shop.test"], resolver=here)
+        values = policy(retries=4, max_bytes=50_000, connections_per_host=8)
+        async with Fetcher(values, pacing=Pacing(backoff_s=0.01), backend=backend) as fetcher:
+            paths = ["/endless", "/1", "/endless", "/2", "/endless", "/3", "/4"]
+            return await asyncio.gather(*(fetcher.get(base + path) for path in paths), return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [isinstance(answer, BodyError) for answer in found] == [True, False, True, False, True, False, False]
+    assert [answer.payload for answer in found if not isinstance(answer, BodyError)] == [PAGE] * 4

@@ -239,14 +239,12 @@ def test_503_forever_fails_after_the_last_retry(rogue, one, tmp_path):
     assert (entry.status, entry.http_status, entry.note, entry.snapshot_id) == ("failed", 503, "HTTP 503", None)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [(400, "failed"), (401, "blocked"), (403, "blocked"), (418, "failed"), (451, "blocked"), (202, "failed")],
-)
-def test_refusals_are_not_asked_again(rogue, one, status, expected):
-    outcome = one(rogue.page("/no", "<p>no</p>", status), retries=3)
-    assert (outcome.status, outcome.http_status) == (expected, status)
-    assert len(rogue.asked("/no")) == 1
+def test_refusals_are_not_asked_again(rogue, watch, fast):
+    expected = {400: "failed", 401: "blocked", 403: "blocked", 418: "failed", 451: "blocked", 202: "failed"}
+    urls = [rogue.page(f"/{status}", "<p>no</p>", status) for status in expected]
+    result = collect(watch(*urls, retries=3), progress=False, pacing=fast)
+    assert {o.http_status: o.status for o in result.outcomes} == expected
+    assert all(len(rogue.asked(f"/{status}")) == 1 for status in expected)
 
 
 def test_nobody_listening(one, closed_port):

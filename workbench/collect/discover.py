@@ -73,9 +73,11 @@ def read_feed(data: bytes, *, url: str) -> Listing:
 
 
 def same_site(url: str, base: str) -> bool:
-    """Whether ``url`` is on the host of ``base`` (``www.`` apart) or on a host under it."""
-    host, home = urlsplit(url).hostname or "", (urlsplit(base).hostname or "").removeprefix("www.")
-    return bool(home) and (host.removeprefix("www.") == home or host.endswith(f".{home}"))
+    """Whether one of the two hosts is the other (``www.`` apart) or lies under it, as feeds.a.example does."""
+    host, home = ((urlsplit(address).hostname or "").removeprefix("www.") for address in (url, base))
+    below = host.endswith(f".{home}") and "." in home
+    above = home.endswith(f".{host}") and "." in host
+    return bool(host and home) and (host == home or below or above)
 
 
 def order_by_newest(listed: Iterable[Listed]) -> list[Listed]:
@@ -121,7 +123,8 @@ def _parse(data: bytes, what: str) -> etree._Element:
 
 
 def _name(element: etree._Element) -> str:
-    return etree.QName(element).localname if isinstance(element.tag, str) else ""
+    # Not by QName: it raises on names that the forgiving parser lets through.
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def _child(element: etree._Element, name: str) -> etree._Element | None:

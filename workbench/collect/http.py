@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from importlib.metadata import version
 from ssl import SSLCertVerificationError
 from types import TracebackType
 
@@ -37,6 +36,7 @@ from tenacity import (
     wait_random,
 )
 
+from workbench import __version__
 from workbench.collect.addresses import GuardedBackend, check_url
 from workbench.collect.body import ACCEPT_ENCODING, Body
 from workbench.collect.challenges import challenge_name
@@ -60,7 +60,7 @@ def user_agent(contact: str) -> str:
     """``workbench/<version> (+contact)``; without a contact still an honest name."""
     # Only what may stand in a header's comment (RFC 9110, 5.6.5).
     shown = re.sub(r"[^\x20-\x7e]|[()\\]", "", contact).strip()
-    name = f"{PRODUCT}/{version('workbench')}"
+    name = f"{PRODUCT}/{__version__}"
     return f"{name} (+{shown})" if shown else name
 
 
@@ -77,7 +77,7 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """The first header of that name, in any case."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
         """
         origin = _core_url(url).origin
         for connection in self._pool.connections:
-            if connection.can_handle_request(origin) and "HTTP/2" in connection.info():
+            mine = connection.can_handle_request(origin) and "HTTP/2" in connection.info()
+            if mine and not connection.is_closed():
                 await connection.aclose()
 
     async def aclose(self) -> None:
@@ -251,10 +252,10 @@ class Fetcher:
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_s if isinstance(error, TransientError) else None
-            if asked is None:
-                return float(backoff(state))
-            self.gates.hold(url.host, asked)  # the other pages of that host wait as well
-            return asked
+            pause = max(float(backoff(state)), asked or 0)
+            if asked is not None:
+                self.gates.hold(url.host, pause)  # the other pages of that host wait as well
+            return pause
 
         retrying = AsyncRetrying(
             sleep=asyncio.sleep,
