@@ -520,6 +520,15 @@ def test_two_extractors_are_refused() -> None:
         pages.changes()
 
 
+def test_older_readable_page_that_is_not_read_again_is_not_compared() -> None:
+    # Between it and this week lies an empty page, which is what a run reads again.
+    pages = Pages()
+    pages.add(day(6), offers=[offer()], extractor="1.0+00000000")
+    pages.add(day(5), text="")
+    pages.add(day(0), offers=[offer("399")])
+    assert [row[0] for row in brief(pages.changes())] == ["page_added"]
+
+
 def test_older_snapshots_of_another_extractor_do_not_count() -> None:
     pages = Pages()
     pages.add(day(2), offers=[offer("399")], extractor="1.0+00000000")

@@ -142,6 +142,10 @@ def test_teasers_on_a_product_page_are_left_out() -> None:
     pages = Pages()
     pages.add(day(0), offers=[offer("449"), offer("9", name="Sleeve", sku="S")])
     assert [r["product"] for r in _history(pages)] == ["Ondine Folio"]
+    page = {"source_id": "accessories", "url": "https://ondine.example/accessories"}
+    pages.add(day(0), offers=[offer("19", name="Pen", sku="P"), offer("9", name="Sleeve", sku="S")], **page)
+    # A page that is about no one product lists them all.
+    assert [r["product"] for r in _history(pages)] == ["Ondine Folio", "Pen", "Sleeve"]
 
 
 # Index

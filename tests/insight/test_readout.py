@@ -95,6 +95,18 @@ def test_removed_tier_and_moved_feature_are_one_finding() -> None:
     assert len(finding.change_ids) == 2
 
 
+def test_a_tier_removed_and_another_raised_are_one_finding() -> None:
+    pages = Pages()
+    before = {"plans": [plan("Free", "0"), plan("Team", "10", per_unit="user")]}
+    _pair(pages, before, {"plans": [plan("Team", "12", per_unit="user")]}, **PRICING)
+    (finding,) = _read(pages).findings
+    assert finding.headline == (
+        "Ondine removed the Free plan and raised the price of the Team plan "
+        "from USD 10 per user per month to USD 12 per user per month (20.0% more)."
+    )
+    assert finding.severity == "high"
+
+
 def test_free_tier_that_costs_money_is_told_without_a_percentage() -> None:
     pages = Pages()
     _pair(pages, {"plans": [plan("Basic", "0")]}, {"plans": [plan("Basic", "3")]}, **PRICING)
@@ -170,8 +182,7 @@ def test_number_in_a_claim_is_worked_out() -> None:
 def test_three_findings_at_most_and_each_company_gets_a_turn() -> None:
     pages = Pages()
     _pair(pages, {"offers": [offer("400")]}, {"offers": [offer("300", availability="Discontinued")]})
-    plans = {"plans": [plan("Free", "0"), plan("Plus", "5")]}, {"plans": [plan("Plus", "6")]}
-    _pair(pages, *plans, **PRICING)
+    _pair(pages, {"plans": [plan("Plus", "5")]}, {"plans": [plan("Plus", "6")]}, **PRICING)
     stock = {"name": "墨舒 M2", "sku": "M", "currency": "CNY"}
     _pair(
         pages,
@@ -181,7 +192,7 @@ def test_three_findings_at_most_and_each_company_gets_a_turn() -> None:
     )
     readout = _read(pages)
     assert len(readout.findings) == 3
-    # Ondine alone has four of high severity; the third place goes to Moshu's medium one.
+    # Ondine alone has three of high severity; the third place goes to Moshu's medium one.
     assert [f.company_id for f in readout.findings] == ["ondine", "ondine", "moshu"]
     assert [f.severity for f in readout.findings] == ["high", "high", "medium"]
 

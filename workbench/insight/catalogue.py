@@ -41,8 +41,10 @@ class Catalogue:
         return next((p.category for p in self._companies[company_id].products if p.name == product), None)
 
     def listed(self, row: Mapping[str, Any]) -> bool:
-        """Whether an offer is a product of its page: other offers of a product page are teasers."""
-        return row["position"] == 0 or self._kinds.get(row["source_id"]) != "product" or self.is_named(row)
+        """Whether an offer is a product of its page: beside a product page's named one there are only teasers."""
+        source_id = row["source_id"]
+        single = self._kinds.get(source_id) == "product" and self._about.get(source_id) is not None
+        return row["position"] == 0 or not single or self.is_named(row)
 
     def is_named(self, row: Mapping[str, Any]) -> bool:
         return any(self.product(row) == product.name for product in self._companies[row["company_id"]].products)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -219,17 +219,23 @@ def match_texts(before: Sequence[str], after: Sequence[str]) -> list[Match]:
     gap_before, gap_after = _gaps(old, new, pairing)
     pairing.equal(old, new, lambda text: text)
 
+    numbers = {text: numbers_in(text) for text in (*old, *new)}
+    letters = {text: _without_numbers(text) for text in numbers}
+    in_order = {text: " ".join(sorted(text.split())) for text in numbers}
+
     def score(i: int, j: int) -> float:
+        a, b = old[i], new[j]
         in_place = gap_before.get(i) is not None and gap_before.get(i) == gap_after.get(j)
-        floor = CLAIM_IN_PLACE if in_place else CLAIM_MOVED
-        likeness = max(fuzz.ratio(old[i], new[j]), fuzz.token_sort_ratio(old[i], new[j])) / 100
-        if in_place:
-            if numbers_in(old[i]) and _without_numbers(old[i]) == _without_numbers(new[j]):
-                likeness = max(likeness, _NUMBERS_ALIKE)
-            elif _extends(old[i], new[j]) or _extends(new[j], old[i]):
-                likeness = max(likeness, _EXTENDED)
-        elif abs(i - j) > _NUMBERS_APART and numbers_in(old[i]) != numbers_in(new[j]):
+        if not in_place and abs(i - j) > _NUMBERS_APART and numbers[a] != numbers[b]:
             return 0
+        floor = CLAIM_IN_PLACE if in_place else CLAIM_MOVED
+        least = 100 * floor  # lets the library stop early
+        likeness = fuzz.ratio(a, b, score_cutoff=least)
+        likeness = max(likeness, fuzz.ratio(in_order[a], in_order[b], score_cutoff=least)) / 100
+        if in_place and numbers[a] and letters[a] == letters[b]:
+            likeness = max(likeness, _NUMBERS_ALIKE)
+        elif in_place and (_extends(a, b) or _extends(b, a)):
+            likeness = max(likeness, _EXTENDED)
         return likeness if likeness >= floor else 0
 
     pairing.similar(score)
@@ -258,8 +264,6 @@ def _without_numbers(text: str) -> str:
 
 def _extends(short: str, long: str) -> bool:
     """Whether ``long`` holds ``short`` whole; very short texts are found in anything."""
-    return len(short) >= (6 if _is_wide(short) else 12) and short.rstrip(".!。！") in long
-
-
-def _is_wide(text: Iterable[str]) -> bool:
-    return any(ord(char) > 0x2E80 for char in text)
+    if len(short) > len(long) or len(short) < 6 or short.rstrip(".!。！") not in long:
+        return False
+    return len(short) >= 12 or any(ord(char) > 0x2E80 for char in short)

@@ -88,10 +88,19 @@ class Snapshot:
         return self.http_status in (404, 410)
 
     @property
+    def answered(self) -> bool:
+        """The server answered with the page, whatever is on it."""
+        return self.http_status is None or self.http_status < 400
+
+    @property
     def readable(self) -> bool:
-        """The server answered with the page, and something could be read. Anything else counts as not seen."""
-        answered = self.http_status is None or 200 <= self.http_status < 400
-        return answered and (self.has_text or bool(self.offers or self.plans or self.claims))
+        """The server answered with the page, and something could be read."""
+        return self.answered and (self.has_text or bool(self.offers or self.plans or self.claims))
+
+    @property
+    def usable(self) -> bool:
+        """It says something about the page. Anything else, such as HTTP 503 or an empty page, counts as not seen."""
+        return self.gone or self.readable
 
 
 @dataclass(frozen=True)
@@ -135,9 +144,7 @@ def page_histories(
     }
     by_page: dict[tuple[str, str, str], list[Snapshot]] = defaultdict(list)
     for row in seen.sort("fetched_at", "snapshot_id").to_dicts():
-        snapshot = _snapshot(row, rows)
-        if snapshot.gone or snapshot.readable:
-            by_page[snapshot.company_id, snapshot.source_id, snapshot.url].append(snapshot)
+        by_page[row["company_id"], row["source_id"], row["url"]].append(_snapshot(row, rows))
     histories = (_history(by_page[key], week, window_days) for key in sorted(by_page))
     return [history for history in histories if history is not None]
 
@@ -154,22 +161,23 @@ def _rows_by_snapshot(frame: pl.DataFrame) -> Mapping[str, list[dict[str, Any]]]
 
 
 def _history(snapshots: list[Snapshot], week: Week, window_days: int) -> PageHistory | None:
-    inside = [s for s in snapshots if s.fetched_at >= week.start]
+    inside = [s for s in snapshots if s.fetched_at >= week.start and s.usable]
     if not inside:
         return None
     last = inside[-1]
     before = [s for s in snapshots if s.fetched_at < week.start]
-    needed = {s.snapshot_id for s in (before[-1:] + [s for s in before if s.readable][-1:])}
-    for snapshot in before:
-        if snapshot.snapshot_id in needed and snapshot.extractor != last.extractor:
+    # These two are always read again with the week, however old they are (see ``ingest_week``).
+    for snapshot in before[-1:] + [s for s in before if s.answered][-1:]:
+        if snapshot.extractor != last.extractor:
             raise LakeError(
                 f"{last.url}: snapshot {snapshot.snapshot_id[:12]} was read by extractor {snapshot.extractor}, "
                 f"{last.snapshot_id[:12]} by {last.extractor}, so their difference may be the extractor's. "
                 f"Read both again with: workbench weekly --week {week}"
             )
+    same = [s for s in before if s.extractor == last.extractor and s.usable]
     start = last.fetched_at - timedelta(days=window_days)
-    same = [s for s in before if s.extractor == last.extractor]
-    earlier = tuple(s for s in same if s.fetched_at >= start or s.snapshot_id in needed)
+    compared = {s.snapshot_id for s in same[-1:] + [s for s in same if s.readable][-1:]}
+    earlier = tuple(s for s in same if s.fetched_at >= start or s.snapshot_id in compared)
     return PageHistory(earlier, tuple(s for s in inside if s.extractor == last.extractor))
 
 

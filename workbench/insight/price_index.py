@@ -47,6 +47,8 @@ def price_index(history: pl.DataFrame, workspace: Workspace) -> pl.DataFrame:
         for category in categories:
             if category is None and not (own.get(None) and theirs.get(None)):
                 continue
+            if len(categories) > 1 and not own.get(category) and not theirs.get(category):
+                continue  # sold as tiers, not as products: nobody has a price to compare
             result.append(_index_row(company, category, own.get(category, []), theirs.get(category, []), workspace))
     return pl.DataFrame(result, schema=PRICE_INDEX)
 

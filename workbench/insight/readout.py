@@ -71,7 +71,7 @@ def build_readout(
     findings be set against the own product.
     """
     rows: list[Row] = changes.filter(pl.col("week") == str(week)).to_dicts()
-    rows.sort(key=lambda row: (SEVERITIES.index(row["severity"]), -row["confidence"], row["change_id"]))
+    rows.sort(key=_rank)
     standing = Standing(workspace, index)
     candidates = []
     for company in workspace.competitors:
@@ -80,6 +80,11 @@ def build_readout(
             candidates.append((_finding(company, members, story), _size(members)))
     findings = _choose(candidates)
     return Readout(findings, not findings, _summary(rows, findings, workspace, week, sources))
+
+
+def _rank(row: Row) -> tuple[int, float, str]:
+    """The gravest first, then the surest."""
+    return (SEVERITIES.index(row["severity"]), -row["confidence"], row["change_id"])
 
 
 def _stories(rows: list[Row]) -> list[tuple[str, list[Row]]]:
@@ -95,6 +100,12 @@ def _stories(rows: list[Row]) -> list[tuple[str, list[Row]]]:
             host = "cut" if themes.get("cut") else "claims"
         if host is not None and extra in themes:
             themes[host] += themes.pop(extra)
+    # A tier's new price beside tiers that came or went is part of their story.
+    if any(row["kind"] in ("plan_added", "plan_removed") for row in themes.get("plans", ())):
+        for theme in ("cut", "rise", "terms"):
+            themes["plans"] += [row for row in themes.get(theme, ()) if row["kind"] == "plan_price"]
+            themes[theme] = [row for row in themes.get(theme, ()) if row["kind"] != "plan_price"]
+        themes["plans"].sort(key=_rank)
     return [(t, themes[t]) for t in STORIES if any(row["severity"] in _WEIGHT for row in themes.get(t, ()))]
 
 

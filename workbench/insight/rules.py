@@ -90,6 +90,7 @@ AVAILABILITY: dict[str, Severity] = {
     "SoldOut": "medium",
     "InStock": "medium",
     "PreOrder": "medium",
+    "PreSale": "medium",
     "BackOrder": "medium",
 }
 """By the new value, schema.org short names; others (LimitedAvailability, OnlineOnly, …) are low."""

@@ -315,6 +315,7 @@ def _tell_plans(company: Company, rows: Sequence[Row], standing: Standing) -> St
         clauses.append(f"moved {_join(lines)} from {old} to {new}")
     if added:
         clauses.append(f"added {_plans(added, 'after')}")
+    clauses += [_price_clause(row) for row in _news(rows, "plan_price")]
     for row in features:
         clauses += _feature_clauses(row, told)
     clauses += [f"renamed the {row['before']} plan to {row['after']}" for row in renamed]
@@ -342,6 +343,12 @@ def _tell_plans(company: Company, rows: Sequence[Row], standing: Standing) -> St
     if moved:
         meaning += " Keeping a feature that moved to another plan may now cost more."
     return Story(headline, meaning, action)
+
+
+def _price_clause(row: Row) -> str:
+    verb = "changed" if not row["percent"] else "cut" if row["percent"] < 0 else "raised"
+    size = f" ({format_percent(row['percent'])} {'less' if row['percent'] < 0 else 'more'})" if row["percent"] else ""
+    return f"{verb} the price of {_thing(row)} from {row['before']} to {row['after']}{size}"
 
 
 def _features(row: Row, side: str) -> list[str]:
