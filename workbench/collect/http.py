@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
 from ssl import SSLCertVerificationError
 from types import TracebackType
 
@@ -36,7 +37,6 @@ from tenacity import (
     wait_random,
 )
 
-from workbench import __version__
 from workbench.collect.addresses import GuardedBackend, check_url
 from workbench.collect.body import ACCEPT_ENCODING, Body
 from workbench.collect.challenges import challenge_name
@@ -60,7 +60,7 @@ def user_agent(contact: str) -> str:
     """``workbench/<version> (+contact)``; without a contact still an honest name."""
     # Only what may stand in a header's comment (RFC 9110, 5.6.5).
     shown = re.sub(r"[^\x20-\x7e]|[()\\]", "", contact).strip()
-    name = f"{PRODUCT}/{__version__}"
+    name = f"{PRODUCT}/{version('workbench')}"
     return f"{name} (+{shown})" if shown else name
 
 
