@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,8 @@ from worlds import Site, make_workspace, on, product_page
 
 from workbench.errors import ArchiveError
 from workbench.extract import extract_page
+from workbench.extract.page import Page
+from workbench.ingest import reading
 from workbench.ingest.reading import Job, read_pages
 from workbench.store.archive import Archive
 
@@ -42,13 +45,30 @@ def test_workers_read_the_same_pages_in_the_same_order(site: Site) -> None:
     )
 
 
+def test_workers_are_started_when_much_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = jobs(site) * 2
+    pools: list[int] = []
+    original = reading._read_in_pool
+
+    def watched(root: Path, rest: Sequence[Job], workers: int) -> Iterator[Page | ArchiveError]:
+        pools.append(len(rest))
+        return original(root, rest, workers)
+
+    monkeypatch.setattr(reading, "_read_in_pool", watched)
+    monkeypatch.setattr(reading, "_usable_cores", lambda: 2)
+    here = read_pages(site.archive.root, wanted, progress=False)
+    assert pools == [], "twelve small pages are read at once"
+    monkeypatch.setattr(reading, "POOL_PAYS_S", 0.0)
+    assert read_pages(site.archive.root, wanted, progress=False) == here
+    assert pools == [4], "the first eight were timed here"
+
+
 def test_a_damaged_snapshot_does_not_stop_the_others(site: Site) -> None:
     wanted = jobs(site)
     path = site.archive.root / wanted[2].original.warc
     path.write_bytes(path.read_bytes()[:-30])
-    for workers in (1, 2):
-        found = read_pages(site.archive.root, wanted, progress=False, workers=workers)
-        assert [isinstance(page, ArchiveError) for page in found] == [False, False, True, False, False, False]
+    found = read_pages(site.archive.root, wanted, progress=False)
+    assert [isinstance(page, ArchiveError) for page in found] == [False, False, True, False, False, False]
 
 
 CALL = """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
 
 from tqdm import TqdmWarning
 
@@ -25,12 +26,15 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-__all__ = ["POOL_FROM", "Job", "read_pages"]
+__all__ = ["POOL_PAYS_S", "Job", "read_pages"]
 
 log = logging.getLogger(__name__)
 
-POOL_FROM = 24
-"""Pages from which worker processes pay for their start, about two seconds each."""
+POOL_PAYS_S = 6.0
+"""Seconds of reading left from which worker processes pay: each takes one to three until it can read."""
+
+_TIMED = 8
+"""Pages that are read here first, to know how long the rest would take."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +56,32 @@ def read_pages(
 ) -> list[Page | ArchiveError]:
     """Read each job's page from the archive at ``root``, in order; an ArchiveError stands for one that cannot be.
 
-    ``workers``: processes to use; the default is one for each core this process may use. Falls back to reading here,
-    with a logged reason, when processes cannot be started.
+    ``workers``: processes to use. None: the first pages are read here and timed, and if much is left then the rest is
+    read by one process for each core. When processes cannot be started the pages are read here, and the log says so.
     """
-    if workers is None:
-        workers = _usable_cores() if len(jobs) >= POOL_FROM else 1
     found: list[Page | ArchiveError] = []
+    begun = perf_counter()
     with tqdm(
         total=len(jobs), desc="Reading pages", unit="page", disable=not (progress and jobs), leave=False
     ) as bar:
-        if workers > 1:
-            try:
-                for page in _read_in_pool(root, jobs, workers):
-                    found.append(page)
-                    bar.update()
-            except (BrokenProcessPool, OSError, RuntimeError) as error:
-                log.warning(
-                    "Worker processes failed after %d of %d pages (%s); reading the rest in this one.",
-                    len(found),
-                    len(jobs),
-                    error,
-                )
-        for job in jobs[len(found) :]:
-            found.append(_read(root, job))
-            bar.update()
+        while len(found) < len(jobs):
+            left = len(jobs) - len(found)
+            if workers is None and len(found) == _TIMED:
+                workers = _usable_cores() if (perf_counter() - begun) / _TIMED * left > POOL_PAYS_S else 1
+            if workers is not None and workers > 1:
+                try:
+                    for page in _read_in_pool(root, jobs[len(found) :], workers):
+                        found.append(page)
+                        bar.update()
+                except (BrokenProcessPool, OSError, RuntimeError) as error:
+                    done = f"{len(found)} of {len(jobs)}"
+                    log.warning(
+                        "Worker processes failed after %s pages (%s); reading the rest in this one.", done, error
+                    )
+                    workers = 1
+            else:
+                found.append(_read(root, jobs[len(found)]))
+                bar.update()
     return found
 
 
