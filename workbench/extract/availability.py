@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lxml.html import HtmlElement
 
@@ -235,11 +236,13 @@ def read_visible_availability(view: View, near: HtmlElement | None) -> str | Non
     strong: str | None = None
     weak: str | None = None
     for position, owner, raw in view.lines:
+        if view.heading_position is not None and not -15 <= position - view.heading_position <= 60:
+            continue
         text = " ".join(raw.split())
-        if len(text) > _MAX_PHRASE or len(text) < 2:
+        if not 2 <= len(text) <= _MAX_PHRASE:
             continue
         name = _phrase_in(text)
-        if name is None or not _belongs_to_product(view, owner, position, anchor):
+        if name is None or not _belongs_to_product(view, owner, anchor):
             continue
         chain = view.chain(owner)[:4]
         if name in ("InStock", "LimitedAvailability") and _UNSURE.search(text):
@@ -261,6 +264,7 @@ def _preorder(buttons: list[HtmlElement]) -> bool:
     return bool(buttons) and _phrase_in(_label_of(buttons[0])) in ("PreOrder", "PreSale")
 
 
+@lru_cache(maxsize=4096)
 def _phrase_in(text: str) -> str | None:
     return next((name for name, pattern in _PHRASES if pattern.search(text)), None)
 
@@ -308,13 +312,11 @@ def _is_elsewhere(view: View, node: HtmlElement) -> bool:
     )
 
 
-def _belongs_to_product(view: View, owner: HtmlElement, position: int, anchor: HtmlElement | None) -> bool:
+def _belongs_to_product(view: View, owner: HtmlElement, anchor: HtmlElement | None) -> bool:
     """Close to the product's heading or price, and neither in a list of other products nor one of several options."""
     if any(node.tag in _OPTION_TAGS or _OPTION_NAME.search(describe(node)) for node in view.chain(owner)[:4]):
         return False
     if any(view.traits(node).is_hidden for node in view.chain(owner)[:6]) or _is_elsewhere(view, owner):
-        return False
-    if view.heading_position is not None and not -15 <= position - view.heading_position <= 60:
         return False
     if anchor is None:
         return True

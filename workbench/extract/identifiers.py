@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lxml.html import HtmlElement
@@ -119,13 +120,12 @@ def find_labelled(view: View) -> Labelled:
         if len(raw) > _MAX_LABEL * 2:
             continue
         text = " ".join(plain_digits(raw).split())
-        if len(text) > _MAX_LABEL or position < start - 25:
+        if len(text) > _MAX_LABEL or position < start - 25 or not (labels := _labels_in(text)):
             continue
-        for name, pattern in _LABELS:
+        if _is_elsewhere(view, owner):
+            continue
+        for name, match in labels:
             if name in found:
-                continue
-            match = pattern.search(text)
-            if match is None or _is_elsewhere(view, owner):
                 continue
             if name == "brand" and (
                 match.start() > 0 or (match.end() < len(text) and text[match.end() - 1] not in ": ：")
@@ -145,6 +145,11 @@ def find_labelled(view: View) -> Labelled:
                 found[name] = value
                 break
     return found
+
+
+@lru_cache(maxsize=4096)
+def _labels_in(text: str) -> tuple[tuple[str, re.Match[str]], ...]:
+    return tuple((name, match) for name, pattern in _LABELS if (match := pattern.search(text)))
 
 
 def _value(name: str, text: str) -> str | None:

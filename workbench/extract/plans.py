@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _MAX_PLANS = 12
 _MAX_FEATURES = 100
+_MAX_PIECES = 200
+"""A part of the page with more pieces of text than this is no card."""
 _NAME_CLASS = re.compile(r"name|title|tier|heading|plan[-_]?(?:type|label)", re.IGNORECASE)
 _BADGE = re.compile(
     r"^\W*(?:most popular|popular|recommended|best (?:value|seller|deal)|new|save \d+\s?%|beliebt\w*|empfohlen|"
@@ -51,7 +53,7 @@ def _read(document: Document, structured: Structured, kind: str | None) -> tuple
         return ()
     view = structured.seen(document)
     market = read_market(document, structured.meta)
-    cards = _card_plans(document, view, market)
+    cards = _card_plans(view, market, kind)
     tables = read_table_plans(document, view, market)
     plans = cards if len(cards) >= 2 and _are_tiers(cards, kind) else tables
     if plans is cards and tables:
@@ -95,10 +97,13 @@ def _fill(plan: Plan, other: Plan | None) -> Plan:
 # --- cards ----------------------------------------------------------------------------------------------------------
 
 
-def _card_plans(document: Document, view: View, market: Market) -> list[Plan]:
+def _card_plans(view: View, market: Market, kind: str | None) -> list[Plan]:
     """The set of sibling elements of which most hold a name and a price; the largest set, the innermost on a tie."""
     holders: dict[HtmlElement, dict[HtmlElement, None]] = defaultdict(dict)
-    for node in _priced_nodes(view, market):
+    priced = list(_priced_nodes(view, market))
+    if kind != "pricing" and not _speaks_of_time(view, market):
+        return []
+    for node in priced:
         chain = view.chain(node)
         for child, parent in pairwise(chain):
             if parent.tag in ("html", "body", "table", "thead", "tbody", "tr", "select"):
@@ -116,6 +121,16 @@ def _card_plans(document: Document, view: View, market: Market) -> list[Plan]:
         if len(plans) >= 2 and len(plans) >= len(children) * 0.6 and _weight(plans) > _weight(best):
             best = plans
     return best
+
+
+def _speaks_of_time(view: View, market: Market) -> bool:
+    """Whether some price on the page is followed by the time it is for: a cheap look before the dear one."""
+    texts = [" ".join(raw.split())[:60] for _, _, raw in view.lines]
+    return any(
+        has_price(text, market) and read_period(" ".join(texts[place : place + 4]))
+        for place, text in enumerate(texts)
+        if any(map(str.isdigit, text))
+    )
 
 
 def _weight(plans: Sequence[Plan]) -> float:
@@ -139,8 +154,8 @@ def _priced_nodes(view: View, market: Market) -> Iterator[HtmlElement]:
 
 
 def _plan_from_card(node: HtmlElement, view: View, market: Market) -> Plan | None:
-    segments = segments_of(node, view)
-    if not segments or sum(len(segment.text) for segment in segments) > 6000:
+    segments = segments_of(node, view, limit=_MAX_PIECES)
+    if not segments or len(segments) == _MAX_PIECES:
         return None
     name_at = _find_name(segments)
     if name_at is None:

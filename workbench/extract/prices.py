@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 
 from price_parser.parser import parse_number
 
@@ -89,9 +90,18 @@ def plain_digits(text: str) -> str:
     return text.translate(_MARKS)
 
 
-def find_prices(text: str, market: Market | None = None) -> Iterator[PriceText]:
+def find_prices(text: str, market: Market | None = None) -> tuple[PriceText, ...]:
     """Every number in the text that stands next to a currency sign or code, in order."""
-    text = plain_digits(text[:_MAX_LENGTH])
+    return _find_prices(text[:_MAX_LENGTH], market)
+
+
+# Several readers look at the same texts of a page.
+@lru_cache(maxsize=4096)
+def _find_prices(text: str, market: Market | None) -> tuple[PriceText, ...]:
+    return tuple(_prices_in(plain_digits(text), market))
+
+
+def _prices_in(text: str, market: Market | None) -> Iterator[PriceText]:
     position = 0
     while match := _NUMBER.search(text, position):
         start, end = match.span()

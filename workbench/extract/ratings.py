@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lxml.html import HtmlElement
 
@@ -56,9 +57,12 @@ _ATTRIBUTES = (
 
 def rating_from_text(text: str | None) -> Rating | None:
     """From words: "4 out of 5", "4/5", "4 stars", "5星", "★★★★☆"."""
-    if not text:
-        return None
-    text = plain_digits(text[:200])
+    return _rating_in(text[:200]) if text else None
+
+
+@lru_cache(maxsize=4096)
+def _rating_in(text: str) -> Rating | None:
+    text = plain_digits(text)
     match = _OUT_OF_CHINESE.search(text)
     if match:
         return _checked(match[1], 5)

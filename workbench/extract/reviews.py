@@ -7,6 +7,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from lxml.html import HtmlElement
@@ -65,6 +66,8 @@ _AGO = re.compile(
 )
 _DATE_LABEL = re.compile(r"^\W*(?:reviewed|posted|published|written|date|on|日期|发表于|發表於)", re.IGNORECASE)
 _LEAST_TEXT = 2
+_MAX_PIECES = 80
+"""A block with more pieces of text than this is a list of reviews, not one."""
 
 
 def read_reviews(document: Document, structured: Structured | None, kind: str | None = None) -> tuple[Review, ...]:
@@ -147,8 +150,8 @@ def _author(text: str | None) -> str | None:
 def _visible_reviews(document: Document, view: View, country: str | None) -> list[Review]:
     groups: dict[tuple[str, str], list[HtmlElement]] = defaultdict(list)
     for node in document.tree.iter("article", "div", "li", "section", "blockquote", "tr", "dl", "figure"):
-        name = describe(node)
-        if name and _BLOCK_NAME.search(name) and not _NOT_BLOCK.search(name):
+        name = describe(node) if node.attrib else ""
+        if name and _is_block_name(name):
             groups[str(node.tag), " ".join((node.get("class") or name).split())].append(node)
     best: list[Review] = []
     for nodes in groups.values():
@@ -160,6 +163,11 @@ def _visible_reviews(document: Document, view: View, country: str | None) -> lis
     return best
 
 
+@lru_cache(maxsize=8192)
+def _is_block_name(name: str) -> bool:
+    return bool(_BLOCK_NAME.search(name)) and not _NOT_BLOCK.search(name)
+
+
 def _worth(reviews: Sequence[Review]) -> float:
     """How much a set of blocks looks like reviews; one block counts only if it has a rating besides its text."""
     full = [review for review in reviews if review.rating is not None or (review.date and review.author)]
@@ -169,8 +177,11 @@ def _worth(reviews: Sequence[Review]) -> float:
 
 
 def _review_from_block(block: HtmlElement, view: View, country: str | None) -> Review | None:
-    segments = [segment for segment in segments_of(block, view) if not _NOISE.match(segment.text)]
-    if not segments or len(segments) > 60:
+    pieces = segments_of(block, view, limit=_MAX_PIECES)
+    segments = [segment for segment in pieces if not _NOISE.match(segment.text)]
+    if not segments or len(pieces) == _MAX_PIECES:
+        return None
+    if sum(len(segment.text) for segment in segments) < _LEAST_TEXT:
         return None
     rating = find_rating(block)
     used: set[int] = set()

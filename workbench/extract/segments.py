@@ -34,8 +34,8 @@ class Segment:
     is_item: bool = False
 
 
-def segments_of(root: HtmlElement, view: View) -> list[Segment]:
-    """All visible text under ``root``, in order. Crossed-out text comes as pieces of its own."""
+def segments_of(root: HtmlElement, view: View, *, limit: int = _MAX_SEGMENTS) -> list[Segment]:
+    """The visible text under ``root``, in order, up to ``limit`` pieces. Crossed-out text is in pieces of its own."""
     found: list[Segment] = []
     parts: list[str] = []
     owner = root
@@ -44,7 +44,7 @@ def segments_of(root: HtmlElement, view: View) -> list[Segment]:
     def flush() -> None:
         text = " ".join("".join(parts).split())
         parts.clear()
-        if text and len(found) < _MAX_SEGMENTS:
+        if text and len(found) < limit:
             chain = view.chain(owner)
             inside = chain[: chain.index(root) + 1] if root in chain else chain[:1]
             found.append(
@@ -59,7 +59,7 @@ def segments_of(root: HtmlElement, view: View) -> list[Segment]:
             )
 
     stack: list[tuple[HtmlElement, bool]] = [(root, False)]
-    while stack:
+    while stack and len(found) < limit:
         node, is_end = stack.pop()
         tag = node.tag
         if not isinstance(tag, str):

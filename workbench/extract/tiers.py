@@ -20,7 +20,7 @@ _SAVING = re.compile(
 
 def has_price(text: str, market: Market | None = None) -> bool:
     """Whether an amount with its currency stands in the text."""
-    return next(find_prices(text, market), None) is not None
+    return bool(find_prices(text, market))
 
 
 def plan_from_texts(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from lxml import etree
 from lxml.html import HtmlElement
@@ -14,6 +15,7 @@ __all__ = ["HIDDEN_TAGS", "Traits", "View", "describe", "short_text", "view_page
 
 _MAX_TEXT = 120
 _MAX_LINE = 480
+_MAX_LEVELS = 100
 
 HIDDEN_TAGS = frozenset({"script", "style", "noscript", "template", "option", "textarea", "svg", "head", "iframe"})
 _HIDDEN_NAME = re.compile(
@@ -132,30 +134,32 @@ class Traits:
     is_hidden: bool = False
 
 
-_NO_TRAITS = Traits()
-
-
-def _traits_of(node: HtmlElement) -> Traits:
-    name, tag, style = describe(node), node.tag, (node.get("style") or "").replace(" ", "")
-    is_struck = tag in ("del", "s", "strike") or "line-through" in style
-    is_elsewhere = tag in ("nav", "footer", "aside", "header")
-    is_hidden = "display:none" in style or node.get("hidden") is not None
-    if not name:
-        return (
-            Traits(is_struck=is_struck, is_elsewhere=is_elsewhere, is_hidden=is_hidden)
-            if is_struck or is_elsewhere or is_hidden
-            else _NO_TRAITS
-        )
+@lru_cache(maxsize=8192)
+def _traits_of_name(name: str) -> Traits:
+    """From class, id and the like; many elements share their names, and pages of one site share them too."""
     is_price = bool(_IS_PRICE.search(name))
     return Traits(
         is_price=is_price,
         is_current=is_price and bool(_IS_CURRENT.search(name)),
         is_old=bool(_IS_OLD.search(name)),
-        is_struck=is_struck,
         is_other_amount=bool(_IS_OTHER_AMOUNT.search(name)),
-        is_elsewhere=is_elsewhere or (tag not in ("body", "html", "main") and bool(_IS_ELSEWHERE.search(name))),
-        is_hidden=is_hidden or bool(_HIDDEN_NAME.search(name)),
+        is_elsewhere=bool(_IS_ELSEWHERE.search(name)),
+        is_hidden=bool(_HIDDEN_NAME.search(name)),
     )
+
+
+def _traits_of(node: HtmlElement) -> Traits:
+    traits = _traits_of_name(describe(node)[:_MAX_LINE])
+    tag, style = node.tag, (node.get("style") or "").replace(" ", "")
+    if tag in ("body", "html", "main") and traits.is_elsewhere:
+        traits = replace(traits, is_elsewhere=False)
+    if tag in ("nav", "footer", "aside", "header"):
+        traits = replace(traits, is_elsewhere=True)
+    if tag in ("del", "s", "strike") or "line-through" in style:
+        traits = replace(traits, is_struck=True)
+    if "display:none" in style or node.get("hidden") is not None:
+        traits = replace(traits, is_hidden=True)
+    return traits
 
 
 @dataclass(eq=False)
@@ -172,15 +176,23 @@ class View:
     heading_chain: frozenset[HtmlElement] = frozenset()
 
     def chain(self, node: HtmlElement) -> tuple[HtmlElement, ...]:
-        """The element and its ancestors, innermost first."""
+        """The element and its ancestors, innermost first; of very deep trees the innermost levels."""
         known = self.chains.get(node)
         if known is None:
+            ancestors = [node]
             parent = node.getparent()
-            known = (node,) if parent is None else (node, *self.chain(parent))
-            self.chains[node] = known
+            while parent is not None and len(ancestors) < _MAX_LEVELS:
+                above = self.chains.get(parent)
+                if above is not None:
+                    ancestors.extend(above)
+                    break
+                ancestors.append(parent)
+                parent = parent.getparent()
+            known = self.chains[node] = tuple(ancestors[:_MAX_LEVELS])
         return known
 
     def traits(self, node: HtmlElement) -> Traits:
+        """What the element's names suggest, remembered."""
         known = self.known_traits.get(node)
         if known is None:
             known = self.known_traits[node] = _traits_of(node)

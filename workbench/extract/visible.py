@@ -25,6 +25,7 @@ _MAX_CLIMB = 5
 _LEAST_SCORE = 0.6
 
 _HAS_DIGIT = re.compile(r"\d")
+_PART = re.compile(r"[^\w%]{0,3}\d[\d.,'’\s]*[^\w%]{0,3}\w{0,3}\.?")
 _BEFORE_OLD = re.compile(
     r"(?:\bwas|\bold price|list price|\brrp|msrp|\buvp|statt|reg(?:ular)?\.?(?: price)?|before|instead of|au lieu de|"
     r"prix conseillé|ancien prix|original(?: price)?|retail|compare at|prezzo consigliato|anzich[eé]|invece di|antes|"
@@ -102,7 +103,8 @@ def _find_amounts(view: View, market: Market) -> Iterator[VisiblePrice]:
         prices = list(find_prices(text, market)) if len(text) <= _MAX_TEXT else []
         if len(prices) == 1 and text[-1:].isdigit():
             prices, text = _with_cents(owner, prices[0], text, market)
-        own_digits = "" if "%" in text else "".join(re.findall(r"\d+", plain_digits(text)))
+        # A number that is a part of a price stands alone: "12", ".99"; with words around it, it is something else.
+        own_digits = "".join(re.findall(r"\d+", plain_digits(text))) if _PART.fullmatch(text) else ""
         for _ in range(_MAX_CLIMB):
             if prices or not own_digits:
                 break
