@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from workbench import __version__
 from workbench.extract.document import parse_document
 from workbench.extract.page import Page
+from workbench.extract.text import MainText, read_text
 
 __all__ = ["EXTRACTOR", "extract_page"]
 
@@ -47,9 +48,11 @@ def extract_page(
     warnings = document.warnings
     read = _Guard(warnings)
     structured = read("structured data", lambda: _reader("structured").read_structured(document), None)
+    text = read("text", lambda: read_text(document), MainText("", ()))
     return Page(
         url=url,
         kind=kind,
+        text=text.text,
         offers=read("offers", lambda: _reader("offers").read_offers(document, structured, kind), ()),
         plans=read("plans", lambda: _reader("plans").read_plans(document, structured, kind), ()),
         reviews=read("reviews", lambda: _reader("reviews").read_reviews(document, structured, kind), ()),
