@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import WEEK, World
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 from markupsafe import Markup
+from report_world import WEEK, World
 
 from workbench.errors import ReportError
 from workbench.report import SCHEMA, Report, build_report, read_findings

@@ -26,6 +26,7 @@ __all__ = [
     "day",
     "link",
     "minute",
+    "one_line",
     "percent",
     "plural",
     "quoted",
@@ -82,6 +83,11 @@ def clean(text: str) -> str:
     """``text`` without control and direction-changing characters, which could disguise what a page says."""
     kept = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else " " for c in text)
     return " ".join("".join(kept).split())
+
+
+def one_line(text: str) -> str:
+    """The lines of a text side by side, with a dot between them."""
+    return " · ".join(line.strip() for line in text.split("\n") if line.strip())
 
 
 def clip(text: str, length: int = _LONGEST_TEXT) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from workbench.insight.spans import Span, diff_spans
-from workbench.report.html import clean, quoted
+from workbench.report.html import clean, one_line, quoted
 
 __all__ = ["marked"]
 
@@ -21,7 +21,7 @@ def marked(before: str | None, after: str | None) -> Markup:
     Texts with little in common, or that differ in very many places, are shown whole, one after the other, which
     reads better than confetti.
     """
-    parts = [_run(span) for span in _spans(clean(before or ""), clean(after or ""))]
+    parts = [_run(span) for span in _spans(clean(one_line(before or "")), clean(one_line(after or "")))]
     return Markup("").join(parts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from workbench.insight.readout import Finding, Readout
-from workbench.report.html import chip, clean, clip, day, plural, quoted, render, words
+from workbench.report.html import chip, clean, clip, day, one_line, plural, quoted, render, words
 from workbench.report.marks import marked
 from workbench.report.material import Material, View
 from workbench.report.model import Section
@@ -122,6 +122,7 @@ def build_claims(material: Material, view: View, number: int) -> Section:
             {
                 "severity": row["severity"],
                 "kind": kind_word(row["kind"]),
+                "tier": quoted(row["subject"], 80) if row["kind"] == "plan_features" and row["subject"] else "",
                 "source": row["source_id"],
                 "seen": day(row["observed_at"]),
                 "text": marked(row["before"], row["after"]),
@@ -166,11 +167,17 @@ def _sentence(row: dict[str, Any]) -> Markup:
     return Markup("{}: {}").format(head, move) if move else head
 
 
+def _severity(row: dict[str, Any]) -> Markup:
+    return Markup('<span title="{}">{}</span><span class="small nowrap">confidence {:.2f}</span>').format(
+        clean(row["why"] or ""), chip("severity", row["severity"]), row["confidence"] or 0
+    )
+
+
 def _move(row: dict[str, Any]) -> Markup:
     """Before and after, as far as there are two."""
     before, after = value_word(row["kind"], row["before"]), value_word(row["kind"], row["after"])
     arrow = Markup(' <span class="to">→</span> ') if before and after else Markup("")
-    return quoted(before, _IN_TABLE) + arrow + quoted(after, _IN_TABLE)
+    return quoted(one_line(before), _IN_TABLE) + arrow + quoted(one_line(after), _IN_TABLE)
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
@@ -194,22 +201,22 @@ def _table(rows: list[dict[str, Any]], view: View, total: int) -> Markup:
     for row in rows:
         in_place = row["kind"] in _CLAIM_KINDS
         move = (
-            marked(clip(clean(row["before"] or ""), _IN_TABLE), clip(clean(row["after"] or ""), _IN_TABLE))
+            marked(clip(one_line(row["before"] or ""), _IN_TABLE), clip(one_line(row["after"] or ""), _IN_TABLE))
             if in_place
             else _move(row)
         )
         about = (
             ""
-            if in_place or not row["subject"]
+            if row["kind"].startswith("claim_") or not row["subject"]  # its own subject
             else Markup('<span class="small">{}</span>').format(quoted(row["subject"], 80))
         )
         made.append(
             {
                 "company": row["company"],
                 "kind": Markup("{}{}").format(kind_word(row["kind"]), about),
-                "severity": Markup('<span title="{}">{}</span><span class="small">confidence {:.2f}</span>').format(
-                    clean(row["why"] or ""), chip("severity", row["severity"]), row["confidence"] or 0
-                ),
+                "severity": Markup(
+                    '<span title="{}">{}</span><span class="small nowrap">confidence {:.2f}</span>'
+                ).format(clean(row["why"] or ""), chip("severity", row["severity"]), row["confidence"] or 0),
                 "move": move,
                 "seen": Markup('<span class="nowrap">{}</span>').format(day(row["observed_at"]).rpartition(" ")[0]),
                 "evidence": Markup('<span class="nowrap">{}</span>').format(_evidence(row, view)),

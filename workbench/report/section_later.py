@@ -38,7 +38,7 @@ def build_sentiment(material: Material, view: View, number: int) -> Section:
         ]
         if total
         else ["No reviews were collected yet. Add sources of kind “reviews” to workspace.toml."],
-        table=_reviews_table(rows, needed) if total else "",
+        table=_reviews_table(rows, needed, view) if total else "",
     )
     return Section("sentiment", number, title, "not-yet", {"min_reviews": needed, "companies": rows}, body)
 
@@ -54,6 +54,15 @@ def _reviews_by_company(material: Material) -> list[dict[str, Any]]:
         pl.col("language").drop_nulls().unique().sort().alias("languages"),
         pl.col("published").max().alias("newest"),
     )
+    newest = (
+        material.reviews.sort("fetched_at", "snapshot_id")
+        .group_by("company_id", "source_id", "url")
+        .agg(pl.col("snapshot_id").last())
+        .sort("source_id", "url")
+        .group_by("company_id")
+        .agg("snapshot_id")
+    )
+    pages = dict(newest.iter_rows())
     by_id = {row["company_id"]: row for row in found.iter_rows(named=True)}
     rows = []
     for company in material.workspace.companies:
@@ -69,12 +78,13 @@ def _reviews_by_company(material: Material) -> list[dict[str, Any]]:
                 "mean_rating_of_5": None if mean is None else round(mean, 2),
                 "languages": list(row.get("languages", [])),
                 "newest": row.get("newest"),
+                "snapshot_ids": list(pages.get(company.id, [])),
             }
         )
     return rows
 
 
-def _reviews_table(rows: list[dict[str, Any]], needed: int) -> Markup:
+def _reviews_table(rows: list[dict[str, Any]], needed: int, view: View) -> Markup:
     columns = [
         Column("company", "Company"),
         Column("reviews", "Reviews", "right"),
@@ -82,6 +92,7 @@ def _reviews_table(rows: list[dict[str, Any]], needed: int) -> Markup:
         Column("rating", "Mean rating of 5", "right"),
         Column("languages", "Languages"),
         Column("enough", f"At least {needed}"),
+        Column("evidence", "Newest read from"),
     ]
     made = [
         {
@@ -91,6 +102,7 @@ def _reviews_table(rows: list[dict[str, Any]], needed: int) -> Markup:
             "rating": None if row["mean_rating_of_5"] is None else f"{row['mean_rating_of_5']:.1f}",
             "languages": words(_LANGUAGES.get(code, code) for code in row["languages"]),
             "enough": "yes" if row["reviews"] >= needed else f"no, {needed - row['reviews']} short",
+            "evidence": view.evidence.listed(row["snapshot_ids"]),
         }
         for row in rows
     ]

@@ -1,0 +1,6 @@
+"""The report's test worlds live beside the report's tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
