@@ -169,6 +169,7 @@ _BUY_NAME = re.compile(
     r"btn[-_]?(?:buy|cart|order)|(?<![a-z])order[-_]?(?:btn|button)|purchase",
     re.IGNORECASE,
 )
+_BUY_SCRIPT = re.compile(r"(?<![a-z])(?:buy|add_?to_?cart|add_?cart|addtobasket)(?![a-z])", re.IGNORECASE)
 _NOT_BUY = re.compile(
     r"wish|favou?rit|merkzettel|compare|guide|gift\ ?card|voucher|view\ (?:cart|basket|bag)|go\ to\ (?:cart|"
     r"checkout)|newsletter|search|"
@@ -281,7 +282,7 @@ def _buy_buttons(view: View) -> Iterator[tuple[HtmlElement, bool]]:
     found: list[tuple[int, HtmlElement, bool]] = []
     for position, node in view.controls:
         label = _label_of(node)
-        named = bool(_BUY_NAME.search(describe(node)))
+        named = bool(_BUY_NAME.search(describe(node)) or _BUY_SCRIPT.search(_script_of(node)))
         if not (_BUY.search(label) or (named and len(label) <= _MAX_LABEL)) or len(label) > _MAX_LABEL:
             continue
         if _NOT_BUY.search(label) or _is_elsewhere(view, node):
@@ -291,6 +292,12 @@ def _buy_buttons(view: View) -> Iterator[tuple[HtmlElement, bool]]:
         found.append((position, node, is_enabled))
     found.sort(key=lambda entry: (entry[0] < start, abs(entry[0] - start)))
     yield from ((node, is_enabled) for _, node, is_enabled in found)
+
+
+def _script_of(node: HtmlElement) -> str:
+    """What a click runs, where it is written into the element."""
+    href = node.get("href") or ""
+    return f"{href if href.startswith('javascript:') else ''} {node.get('onclick') or ''}"[:_MAX_PHRASE]
 
 
 def _label_of(node: HtmlElement) -> str:

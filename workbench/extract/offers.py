@@ -69,6 +69,7 @@ _LIST_PRICE_TYPES = ("listprice", "strikethroughprice", "srp", "msrp", "regularp
 _NO_PRICE_KINDS = frozenset({"pricing", "news", "reviews", "changelog"})
 _SAME_NAME = 90
 _SURE = 2.0
+_GONE = ("SoldOut", "OutOfStock", "Discontinued")
 
 
 @dataclass(frozen=True)
@@ -386,18 +387,21 @@ def _complete_main(context: _Context, main: Offer | None, kind: str | None, *, i
         # What such a page shows is not its product's price but that of something it talks about.
         visible, visible_list, found = None, None, []
     tagged = _from_meta(context)
-    if main is None and (is_listing or not _looks_like_product(context, visible, tagged, button is not None, kind)):
-        return None
+    near = visible.node if visible else None
+    seen = read_visible_availability(view, near)
+    labelled = find_labelled(view)
+    if main is None:
+        # A page that says of one numbered article that it is gone is a product page, though it shows no price.
+        is_gone = seen in _GONE and kind is None and bool(labelled.get("sku") or labelled.get("gtin"))
+        if is_listing or not (is_gone or _looks_like_product(context, visible, tagged, button is not None, kind)):
+            return None
     offer = main or Offer(name=_product_name(context))
     price, list_price = _settle_price(offer, tagged, visible, visible_list, found)
     currency = offer.currency if offer.price is not None else None
     currency = currency or tagged.currency or (visible.price.currency if visible else None) or context.market.currency
-    labelled = find_labelled(view)
     loose = context.structured.loose
-    near = visible.node if visible else None
     availability = offer.availability or tagged.availability or normalize_availability(loose.get("availability"))
-    seen = read_visible_availability(view, near)
-    if availability is None or (seen in ("SoldOut", "OutOfStock", "Discontinued", "PreOrder") and button is None):
+    if availability is None or (button is None and seen in (*_GONE, "PreOrder")):
         availability = seen or availability
     sku = (
         labelled.get("sku")

@@ -296,7 +296,10 @@ def _is_control(node: HtmlElement) -> bool:
         return True
     if node.tag == "input":
         return (node.get("type") or "").lower() in ("submit", "button", "image")
-    return node.tag == "a" and bool(_CONTROL_NAME.search(f"{node.get('class')} {node.get('id')}"))
+    if node.tag != "a":
+        return False
+    is_script = (node.get("href") or "").startswith("javascript:") or node.get("onclick") is not None
+    return is_script or bool(_CONTROL_NAME.search(f"{node.get('class')} {node.get('id')}"))
 
 
 def _likeness(node: HtmlElement, title: str | None) -> float:
