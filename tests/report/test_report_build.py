@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -19,7 +23,7 @@ from markupsafe import Markup
 from report_world import WEEK, World
 
 from workbench.errors import ReportError
-from workbench.report import SCHEMA, Report, build_report, read_findings
+from workbench.report import SCHEMA, Report, build_report, model, read_findings
 from workbench.report.build import _BUDGET
 from workbench.report.evidence import Evidence, Snapshot
 from workbench.report.figure_index import index_title, spread
@@ -167,6 +171,29 @@ def test_the_same_lake_gives_the_same_bytes(plain: Workspace, report: Report, tm
     first, second = report.write(tmp_path / "a"), again.write(tmp_path / "b")
     for name in ("json", "csv"):
         assert first[name].read_bytes() == second[name].read_bytes()
+
+
+def test_another_process_zone_and_language_give_the_same_bytes(plain: Workspace, report: Report) -> None:
+    code = (
+        "import hashlib, sys\n"
+        "from workbench.report import build_report\n"
+        "from workbench.weeks import Week\n"
+        "from workbench.workspace import load_workspace\n"
+        "made = build_report(load_workspace(sys.argv[1]), Week(2026, 47))\n"
+        "print(hashlib.sha256(made.body.encode()).hexdigest(), end='')\n"
+    )
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "12345", "TZ": "Asia/Shanghai", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(plain.root)], env=elsewhere, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == hashlib.sha256(report.body.encode()).hexdigest()
+
+
+def test_every_key_of_the_json_is_documented(report: Report) -> None:
+    said = model.__doc__ or ""
+    made = report.to_json()
+    keys = set(made) | {key for section in made["sections"].values() for key in section}
+    assert [key for key in sorted(keys) if not re.search(rf"\b{key}\b", said)] == []
 
 
 def test_json_has_the_documented_keys(report: Report) -> None:

@@ -16,7 +16,7 @@ from workbench.insight.price_index import price_index
 from workbench.insight.prices import price_history
 from workbench.insight.readout import Readout, build_readout
 from workbench.report.evidence import Evidence, Snapshot
-from workbench.report.html import day, plural, quoted, render, words
+from workbench.report.html import day, plural, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Header, Report, Section
 from workbench.report.section_changes import build_changes, build_claims, build_readout_section, change_rows
@@ -171,7 +171,7 @@ def _header(material: Material, readout: Readout, sections: Sequence[Section]) -
         company=workspace.company.name,
         week=_range(week),
         title=title,
-        summary=quoted(readout.findings[0].headline) if readout.findings else readout.summary,
+        summary=readout.summary,
         figures=figures,
         sections=sections,
     )

@@ -12,6 +12,20 @@ without a new number; keys may be added.
     findings      the readout's findings, at most three (also under sections.readout)
     sections      object by section id: readout, changes, prices, claims, sentiment, voice, creatives, alerts,
                   coverage, method. Each has number, title, status ("ready" or "not-yet") and its own keys
+        readout       quiet, summary, findings: severity, confidence, company_id, company, headline (fact), so_what
+                      and action (inference), change_ids, snapshot_ids
+        changes       by_severity, changes: the columns of the lake's ``changes`` table and company
+        prices        base_currency; prices, index, plans and stock_transitions: the columns of
+                      ``workbench.insight`` PRICE_HISTORY, PRICE_INDEX, PLAN_MATRIX and STOCK_TRANSITIONS;
+                      index_by_week: week, company_id, category, index
+        claims        claims: the changes of claims and plan features
+        sentiment     min_reviews, companies: company_id, company, reviews, new_this_week, rated, mean_rating_of_5,
+                      languages, newest, snapshot_ids
+        creatives     images: move (new, retired), company_id, company, source_id, image_url, alt, width, height,
+                      snapshot_before, snapshot_after
+        alerts        sent, suppressed (both empty so far)
+        coverage      pages, seen, not_seen, by_status, sources: the columns of COVERAGE and company
+        method        parameters, versions, models (empty so far), snapshots: count and joint sha256
     evidence      every snapshot that the report cites: label, snapshot_id, short_id, company, source_id, title, url,
                   fetched_at, payload_sha256, warc, command
 

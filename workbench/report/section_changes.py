@@ -65,7 +65,7 @@ def finding_rows(material: Material, readout: Readout) -> list[dict[str, Any]]:
 def build_readout_section(material: Material, view: View, readout: Readout) -> Section:
     """Section 1: at most three findings; a quiet week says so."""
     title = "Readout"
-    lead = f"{readout.summary} Each finding leads to the archived pages it was read from."
+    lead = "Gravest first. Each leads to the archived pages it was read from."
     if readout.quiet:
         lead = f"A quiet week. {readout.summary}"
     cards = [_card(material, view, finding, number) for number, finding in _numbered(readout)]
