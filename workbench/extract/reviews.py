@@ -13,7 +13,7 @@ from typing import Any
 from lxml.html import HtmlElement
 
 from workbench.extract.currencies import read_market
-from workbench.extract.dates import read_date
+from workbench.extract.written_dates import read_date
 from workbench.extract.document import Document
 from workbench.extract.page import Review
 from workbench.extract.ratings import Rating, find_rating, rating_from_text
