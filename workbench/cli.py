@@ -62,7 +62,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The workspa
 @app.command()
 def collect(
     workspace: WorkspaceOption = None,
-    only: Annotated[Optional[list[str]], typer.Option(help="Fetch these source ids only.")] = None,  # noqa: UP045
+    only: Annotated[Optional[list[str]], typer.Option(help="Fetch these source or company ids only.")] = None,  # noqa: UP045
 ) -> None:
     """Fetch the sources once and archive what came back."""
     from workbench.collect import collect as collect_sources
@@ -175,13 +175,12 @@ def doctor(workspace: WorkspaceOption = None) -> None:
 @app.command()
 def demo() -> None:
     """Run one week on the bundled demo workspace of fictional companies."""
-    from workbench.demo import DEMO_WEEK, make_demo
-    from workbench.flow import run_week
-    from workbench.weeks import Week
+    from workbench.demo import make_demo
+    from workbench.flow import newest_week, run_week
     from workbench.workspace import load_workspace
 
     workspace = load_workspace(make_demo(settings().workspaces / "demo"))
-    result = run_week(workspace, Week.parse(DEMO_WEEK))
+    result = run_week(workspace, newest_week(workspace))
     _show(result.report)
 
 

@@ -162,19 +162,27 @@ def run_notebook(params: NotebookParams, output: Path, *, progress: bool = True)
                 progress_bar={"desc": params.notebook, "unit": "cell"} if progress else False,
                 log_output=False,
                 cwd=str(source.parent),
+                # A kernel on this machine's loopback address need not warn of eavesdroppers at every start.
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
     except PapermillExecutionError as error:
-        # Papermill adds a cell of its own for the injected parameters and one for the error; its index counts the
-        # source's cells.
+        index = _cell_index(source, error.source, error.cell_index)
         raise NotebookError(
-            f"{params.notebook} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-            f"The notebook as far as it came: {output}",
+            f"{params.notebook} failed in cell {index}: {error.ename}: {error.evalue}\n"
+            f"The notebook as far as it came, with that cell marked: {output}",
             notebook=output,
-            cell_index=error.cell_index,
+            cell_index=index,
             source=error.source,
             traceback=_plain("\n".join(error.traceback)),
         ) from None
     return NotebookRun(params.notebook, output, _sha256(source), round(perf_counter() - started, 2))
+
+
+def _cell_index(notebook: Path, source: str, fallback: int) -> int:
+    """Position (from 0) of a cell in the notebook as committed; Papermill counts the cell it injects as well."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    return texts.index(source) if source in texts else fallback
 
 
 def run_week(

@@ -6,6 +6,7 @@ For now this selects and shows them; the models that read them are added on top.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import polars as pl
 
@@ -16,19 +17,20 @@ from workbench.workspace import Workspace
 
 __all__ = ["TEXT_SCHEMA", "select_texts", "summarize_texts"]
 
-TEXT_SCHEMA = pl.Schema(
-    {
-        "text_id": pl.String,  # SHA-256 of the text: the same words are read once
-        "company_id": pl.String,
-        "source_id": pl.String,
-        "kind": pl.String,  # review, claim
-        "language": pl.String,
-        "published": pl.Date,
-        "first_seen": TIME,
-        "snapshot_id": pl.String,
-        "text": pl.String,
-    }
-)
+_COLUMNS: dict[str, Any] = {
+    "text_id": pl.String,  # SHA-256 of the text: the same words are read once
+    "company_id": pl.String,
+    "source_id": pl.String,
+    "kind": pl.String,  # review, claim
+    "language": pl.String,
+    "published": pl.Date,
+    "first_seen": TIME,
+    "snapshot_id": pl.String,
+    "text": pl.String,
+}
+
+TEXT_SCHEMA = pl.Schema(_COLUMNS)
+"""Columns of the texts a week brings."""
 
 
 def select_texts(lake: Lake, workspace: Workspace, week: Week) -> pl.DataFrame:
@@ -76,7 +78,7 @@ def select_texts(lake: Lake, workspace: Workspace, week: Week) -> pl.DataFrame:
         )
         .with_columns(pl.col("text").map_elements(_text_id, return_dtype=pl.String).alias("text_id"))
         .select(list(TEXT_SCHEMA))
-        .cast(dict(TEXT_SCHEMA))
+        .cast(TEXT_SCHEMA)
         .sort("company_id", "kind", "first_seen", "text")
     )
 

@@ -65,6 +65,8 @@ _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def _http_url(value: str) -> str:
+    if any(char.isspace() or not char.isprintable() for char in value):
+        raise ValueError("must not hold spaces or control characters; write a space as %20")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http:// or https:// address with a host")

@@ -69,6 +69,7 @@ def test_the_file_init_writes_is_valid(tmp_path):
         ('name = "Rival"', 'nmae = "Rival"', "unknown key; allowed here: id, name, aliases, products, sources"),
         ('name = "Rival"', 'nmae = "Rival"', "line 12, competitors.1.name: is required and not given"),
         ("https://rival.example", "file:///etc", "must be an http:// or https:// address"),
+        ("https://rival.example/pricing", "https://rival.example/our prices", "write a space as %20"),
         ("https://rival.example", "https://me:pw@rival.example", "must not carry a user name"),
         ('product = "Thing"', 'product = "Thign"', "no product is named 'Thign' (known: Thing)"),
         ('id = "rival"', 'id = "own"', "company id used twice: own"),

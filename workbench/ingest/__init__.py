@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -188,9 +189,10 @@ def _show(
 def _names_pages(source: Source, original: Entry) -> bool:
     """Whether a snapshot is a sitemap or feed: a list of pages and none itself."""
     content_type = (original.content_type or "").casefold()
-    return source.discover != "none" and (
-        original.url == source.url or ("xml" in content_type and "xhtml" not in content_type)
-    )
+    # Parts of a sitemap are named .xml or .xml.gz, whatever type the server gives them.
+    a_list = ("xml" in content_type and "xhtml" not in content_type) or "gzip" in content_type
+    named_so = urlsplit(original.url).path.casefold().endswith((".xml", ".xml.gz"))
+    return source.discover != "none" and (original.url == source.url or a_list or named_so)
 
 
 def _write(lake: Lake, workspace: Workspace, shown: Sequence[Shown]) -> dict[str, Upsert]:

@@ -27,6 +27,11 @@ class Table:
     schema: pl.Schema
 
 
+def _schema(columns: dict[str, Any]) -> pl.Schema:
+    """A schema of polars types, as classes or instances."""
+    return pl.Schema(columns)
+
+
 # Where a row comes from, on every table that is read off a page.
 _ORIGIN: dict[str, Any] = {
     "snapshot_id": pl.String,
@@ -40,7 +45,7 @@ _TABLES = (
     Table(
         "sources",
         ("week", "source_id", "url"),
-        pl.Schema(
+        _schema(
             {
                 "week": pl.String,
                 "company_id": pl.String,
@@ -59,7 +64,7 @@ _TABLES = (
     Table(
         "pages",
         ("snapshot_id",),
-        pl.Schema(
+        _schema(
             {
                 **_ORIGIN,
                 "kind": pl.String,
@@ -77,7 +82,7 @@ _TABLES = (
     Table(
         "offers",
         ("snapshot_id", "position"),
-        pl.Schema(
+        _schema(
             {
                 **_ORIGIN,
                 "position": pl.Int32,  # 0 is the page's main product
@@ -98,7 +103,7 @@ _TABLES = (
     Table(
         "plans",
         ("snapshot_id", "position"),
-        pl.Schema(
+        _schema(
             {
                 **_ORIGIN,
                 "position": pl.Int32,
@@ -114,7 +119,7 @@ _TABLES = (
     Table(
         "claims",
         ("snapshot_id", "position"),
-        pl.Schema(
+        _schema(
             {
                 **_ORIGIN,
                 "position": pl.Int32,
@@ -127,7 +132,7 @@ _TABLES = (
     Table(
         "reviews",
         ("review_id",),
-        pl.Schema(
+        _schema(
             {
                 "review_id": pl.String,
                 **_ORIGIN,  # of the first snapshot that showed the review
@@ -144,7 +149,7 @@ _TABLES = (
     Table(
         "creatives",
         ("snapshot_id", "position"),
-        pl.Schema(
+        _schema(
             {
                 **_ORIGIN,
                 "position": pl.Int32,
@@ -158,7 +163,7 @@ _TABLES = (
     Table(
         "changes",
         ("change_id",),
-        pl.Schema(
+        _schema(
             {
                 "change_id": pl.String,  # hash of week, url, kind and subject
                 "week": pl.String,
