@@ -1,7 +1,7 @@
 """Main text against WCXB's development pages: word F1 by page type, half by half, beside plain trafilatura.
 
-F1 is over the multiset of lower-case ``\\w+`` words, as the published baselines are. The pages are split by the SHA-256
-of their id: on the *development* half the block weights were fitted, the *held-out* half was never looked at.
+F1 is over the multiset of lower-case ``\\w+`` words, as the published baselines are. The pages are split by the
+SHA-256 of their id: on the *development* half the block weights were fitted, the *held-out* half was never looked at.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def measure(data: Path, *, sample: int | None = None, peer: bool = False, worker
 
 
 def summarize(results: Sequence[PageScore]) -> dict[str, float]:
-    """Mean F1 by type and over all pages, for the whole set and the held-out half; exceptions; milliseconds a page."""
+    """Mean F1 by type and over all, for the whole set and the held-out half; exceptions; milliseconds a page."""
     held_out = [result for result in results if result.half == "held-out"]
     scores: dict[str, float] = {}
     for name, group in (("", results), ("held-out/", held_out)):

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
-from importlib import import_module, resources
-from typing import Any, TypeVar
+from importlib import resources
+from typing import TypeVar
 
 from workbench import __version__
+from workbench.extract.claims import read_claims
+from workbench.extract.creatives import read_creatives
 from workbench.extract.document import parse_document
-from workbench.extract.page import Page
+from workbench.extract.language import read_language
+from workbench.extract.offers import read_offers
+from workbench.extract.page import Claim, Creative, Offer, Page, Plan, Review
+from workbench.extract.plans import read_plans
+from workbench.extract.published import read_published
+from workbench.extract.reviews import read_reviews
+from workbench.extract.structured import Structured, read_structured
 from workbench.extract.text import MainText, read_text
+from workbench.extract.title import read_title
 
 __all__ = ["EXTRACTOR", "extract_page"]
 
@@ -45,24 +53,28 @@ def extract_page(
         A Page with what could be read. What could not is in ``warnings``; no input raises.
     """
     document = parse_document(html, url=url, content_type=content_type)
-    warnings = document.warnings
-    read = _Guard(warnings)
-    structured = read("structured data", lambda: _reader("structured").read_structured(document), None)
-    text = read("text", lambda: read_text(document), MainText("", ()))
+    read = _Guard(document.warnings)
+    structured = read("structured data", lambda: read_structured(document), Structured())
+    main = read("text", lambda: read_text(document), MainText("", ()))
+    offers: tuple[Offer, ...] = read("offers", lambda: read_offers(document, structured, kind), ())
+    plans: tuple[Plan, ...] = read("plans", lambda: read_plans(document, structured, kind), ())
+    reviews: tuple[Review, ...] = read("reviews", lambda: read_reviews(document, structured, kind), ())
+    claims: tuple[Claim, ...] = read("claims", lambda: read_claims(document, kind=kind), ())
+    creatives: tuple[Creative, ...] = read("creatives", lambda: read_creatives(document), ())
     return Page(
         url=url,
         kind=kind,
-        text=text.text,
-        offers=read("offers", lambda: _reader("offers").read_offers(document, structured, kind), ()),
-        plans=read("plans", lambda: _reader("plans").read_plans(document, structured, kind), ()),
-        reviews=read("reviews", lambda: _reader("reviews").read_reviews(document, structured, kind), ()),
-        warnings=tuple(warnings),
+        title=read("title", lambda: read_title(document), None),
+        language=read("language", lambda: read_language(document, main.text), None),
+        published=read("date", lambda: read_published(document, kind=kind), None),
+        text=main.text,
+        offers=offers,
+        plans=plans,
+        reviews=reviews,
+        claims=claims,
+        creatives=creatives,
+        warnings=tuple(document.warnings),
     )
-
-
-@cache
-def _reader(name: str) -> Any:
-    return import_module(f"workbench.extract.{name}")
 
 
 class _Guard:
@@ -74,6 +86,6 @@ class _Guard:
     def __call__(self, what: str, reader: Callable[[], _T], otherwise: _T) -> _T:
         try:
             return reader()
-        except Exception as error:
+        except (Exception, RecursionError) as error:
             self._warnings.append(f"{what}: could not be read ({type(error).__name__}: {error})"[:300])
             return otherwise

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lxml.html import HtmlElement
 
-__all__ = ["Block", "BlockKind", "Hint", "read_blocks"]
+__all__ = ["Block", "BlockKind", "Hint", "find_hints", "read_blocks"]
 
 BlockKind = Literal["heading", "paragraph", "item", "row", "code", "quote"]
 
@@ -257,7 +257,7 @@ def _hints_from_names(names: str) -> int:
     return hints
 
 
-def _find_hints(element: HtmlElement) -> int:
+def find_hints(element: HtmlElement) -> int:
     """Hints an element gives by itself."""
     tag = str(element.tag)
     hints = _TAG_HINTS.get(tag, 0)
@@ -289,7 +289,7 @@ class _Part:
         self.is_block = tag in _BLOCKS
         self.in_link: bool = tag == "a" or (parent is not None and parent.in_link)
         self.in_code: bool = tag == "pre" or (parent is not None and parent.in_code)
-        self.hints = _find_hints(element)
+        self.hints = find_hints(element)
         self.characters = 0
         # The closest part, this one included, that gives a hint.
         self.hinted: _Part | None = self if self.hints else (None if parent is None else parent.hinted)
