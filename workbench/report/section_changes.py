@@ -21,6 +21,7 @@ __all__ = ["SEVERITIES", "build_changes", "build_claims", "build_readout_section
 SEVERITIES = ("high", "medium", "low", "note")
 
 _CLAIM_KINDS = ("claim_added", "claim_removed", "claim_reworded", "plan_features")
+_WEIGHTY = ("high", "medium")
 _MOST_FACTS = 6  # of one finding; the table below has them all
 _IN_TABLE = 200  # characters of a value in the table of all changes; claims stand in full in section 4
 
@@ -87,16 +88,19 @@ def build_changes(material: Material, view: View, readout: Readout) -> Section:
             for change_id in told[:_MOST_FACTS]
         ]
         cards.append({**_card(material, view, finding, number), "facts": facts, "more": len(told) - len(facts)})
-    shown = rows
-    if len(rows) > view.max_rows:  # the gravest stay
-        kept = {id(row) for row in view.cut(sorted(rows, key=lambda r: SEVERITIES.index(r["severity"])))}
-        shown = [row for row in rows if id(row) in kept]
+    # Claims of little weight would bury the rest; section 4 has them.
+    listed = [row for row in rows if row["kind"] not in _CLAIM_KINDS or row["severity"] in _WEIGHTY]
+    shown = listed
+    if len(listed) > view.max_rows:  # the gravest stay
+        kept = {id(row) for row in view.cut(sorted(listed, key=lambda r: SEVERITIES.index(r["severity"])))}
+        shown = [row for row in listed if id(row) in kept]
     body = render(
         "changes",
         title=title,
         summary=_summary(rows),
         cards=cards,
-        table=_table(shown, view, len(rows)) if rows else "",
+        table=_table(shown, view, len(listed)) if listed else "",
+        small_claims=len(rows) - len(listed),
     )
     counts = Counter(row["severity"] for row in rows)
     data = {
@@ -117,7 +121,9 @@ def build_claims(material: Material, view: View, number: int) -> Section:
     else:
         summary = "No claim was added, removed or reworded on the watched pages this week."
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in view.cut(rows):
+    telling = [row for row in rows if row["severity"] != "note"]
+    notes = Counter(row["company"] for row in rows if row["severity"] == "note")
+    for row in view.cut(telling):
         groups.setdefault(row["company"], []).append(
             {
                 "severity": row["severity"],
@@ -130,7 +136,13 @@ def build_claims(material: Material, view: View, number: int) -> Section:
             }
         )
     body = render(
-        "claims", number=number, title=title, summary=summary, groups=groups, left_out=len(rows) - len(view.cut(rows))
+        "claims",
+        number=number,
+        title=title,
+        summary=summary,
+        groups=groups,
+        left_out=len(telling) - len(view.cut(telling)),
+        notes=words(f"{count} at {company}" for company, count in notes.items()),
     )
     names = ("change_id", "company_id", "company", "source_id", "url", "kind", "before", "after", "severity")
     tail = ("confidence", "why", "observed_at", "snapshot_before", "snapshot_after")
@@ -222,4 +234,4 @@ def _table(rows: list[dict[str, Any]], view: View, total: int) -> Markup:
                 "evidence": Markup('<span class="nowrap">{}</span>').format(_evidence(row, view)),
             }
         )
-    return table("t-changes", "Every change of the week.", columns, made, group="company", total=total)
+    return table("t-changes", "Changes of the week, gravest first.", columns, made, group="company", total=total)
