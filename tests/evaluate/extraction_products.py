@@ -1,7 +1,7 @@
 """Product extraction against labelled pages, and price parsing against labelled strings.
 
 The pages are 63 of a public product-extraction benchmark (MIT) with hand-made labels. A label is a set of accepted
-values. A value given where the label has none is a false positive; a wrong one is a false positive and a false negative.
+values. A value given where the label has none is a false positive; a wrong one counts as that and as a miss.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def evaluate_pages(data: Path) -> Outcome:
 
 
 def _comparable(name: str, labels: Mapping[str, Any], offer: Offer) -> tuple[list[str], str | None]:
-    """Accepted values and ours in one form: numbers as numbers, availability as in or out, codes without punctuation."""
+    """Accepted values and ours in one form: numbers as numbers, availability as in or out, codes bare."""
     accepted: list[str] = labels.get(name, [])
     value = getattr(offer, name)
     if name == "price":

@@ -28,6 +28,7 @@ from workbench.extract.identifiers import (
 )
 from workbench.extract.page import Offer
 from workbench.extract.prices import parse_price
+from workbench.extract.state import read_state_offer
 from workbench.extract.structured import (
     Item,
     Structured,
@@ -136,21 +137,25 @@ def _says_something(offer: Offer) -> bool:
 
 def _stated_offers(context: _Context) -> Iterator[_Stated]:
     used: set[int] = set()
-    for place, product in enumerate(find_items(context.structured, *_PRODUCT_TYPES)):
-        if id(product) in used or (place > 0 and "Event" in types_of(product) and not product.get("offers")):
+    offered = {
+        id(item): offer
+        for offer in find_items(context.structured, *_OFFER_TYPES)
+        for item in list_of(offer.get("itemOffered"))
+        if isinstance(item, dict)
+    }
+    for place, found in enumerate(find_items(context.structured, *_PRODUCT_TYPES)):
+        if id(found) in used or (place > 0 and "Event" in types_of(found) and not found.get("offers")):
             continue
-        used.add(id(product))
+        used.add(id(found))
+        product = found
+        if not product.get("offers") and id(found) in offered:
+            product = {**found, "offers": offered[id(found)]}
         variants = [entry for entry in list_of(product.get("hasVariant")) if isinstance(entry, dict)]
         used.update(map(id, variants))
         for variant in variants:
             yield from _offers_of(context, {**_inherited(product), **variant}, place, group=_group_id(product))
         if not variants or product.get("offers"):
             yield from _offers_of(context, product, place, group=_group_id(product) if variants else None)
-    for place, offer in enumerate(find_items(context.structured, *_OFFER_TYPES)):
-        for item in list_of(offer.get("itemOffered")):
-            if isinstance(item, dict) and id(item) not in used and not item.get("offers"):
-                used.add(id(item))
-                yield from _offers_of(context, {**item, "offers": offer}, place + 1, group=None)
 
 
 def _inherited(group: Item) -> Item:
@@ -387,6 +392,8 @@ def _complete_main(context: _Context, main: Offer | None, kind: str | None, *, i
         # What such a page shows is not its product's price but that of something it talks about.
         visible, visible_list, found = None, None, []
     tagged = _from_meta(context)
+    if visible is None and tagged.price is None and (main is None or main.price is None):
+        tagged = _from_state(context, tagged, main, kind)
     near = visible.node if visible else None
     seen = read_visible_availability(view, near)
     labelled = find_labelled(view)
@@ -482,6 +489,19 @@ def _from_meta(context: _Context) -> Offer:
         brand=_clip(tag("brand"), 80),
         condition=normalize_condition(tag("condition")),
     )
+
+
+def _from_state(context: _Context, tagged: Offer, main: Offer | None, kind: str | None) -> Offer:
+    """The offer in the page's embedded data, where neither markup nor the visible page has a price."""
+    if kind in _NO_PRICE_KINDS:
+        return tagged
+    names = [name for name in (main.name if main else None, _product_name(context), context.title) if name]
+    found = read_state_offer(context.document, names, context.market)
+    if found is None:
+        return tagged
+    # What meta tags say stays; embedded data only fills what they leave out.
+    stated = {name: value for name, value in tagged.model_dump().items() if value is not None}
+    return found.model_copy(update={**stated, "name": None, "price": found.price, "currency": found.currency})
 
 
 def _settle_price(

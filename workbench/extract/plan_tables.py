@@ -117,22 +117,17 @@ def _features(
 def _value(cell: HtmlElement, view: View) -> str | None:
     """None: not in this tier. Empty: in it. Otherwise what or how much of it."""
     text = " ".join(_texts(cell, view))
-    names = " ".join(
-        part
+    labels = [
+        label
         for node in cell.iter()
         if isinstance(node.tag, str)
-        for part in (
-            describe(node) if node is not cell else "",
-            node.get("aria-label"),
-            node.get("alt"),
-            node.get("title"),
-        )
-        if part
-    )
-    if _YES.match(text) and text.strip():
+        for label in (*map(node.get, ("aria-label", "alt", "title")), describe(node) if node is not cell else "")
+        if label
+    ]
+    if text and _YES.match(text):
         return ""
-    if _NO.match(text):
-        if text.strip() or _NO_NAME.search(names):
-            return None
-        return "" if _YES_NAME.search(names) else None
-    return text
+    if not _NO.match(text):
+        return text
+    if text or any(_NO.match(label) or _NO_NAME.search(label) for label in labels):
+        return None
+    return "" if any(_YES.match(label) or _YES_NAME.search(label) for label in labels) else None

@@ -17,8 +17,8 @@ Rating = tuple[float, float]
 
 _NUMBER = r"(\d{1,3}(?:[.,]\d{1,2})?)"
 _OUT_OF = re.compile(
-    rf"{_NUMBER}\s*(?:stars?\s*)?(?:/|out of|of|von|sur|de|su|van|av|af|z(?:e)?|из|з|中|"
-    rf"／)\s*(?:max\.?\s*)?(\d{{1,3}})(?!\d|[.,/]\d)",
+    rf"{_NUMBER}\s*(?:stars?\s*)?(?:/|out of|of|von|sur|de|su|van|av|af|z(?:e)?|из|з|中|／)\s*(?:max\.?\s*)?"
+    r"(\d{1,3})(?:[.,]0)?(?!\d|[.,/]\d)(?!\s*(?:people|customers|users|found|personen|kunden|personnes|人))",
     re.IGNORECASE,
 )
 _OUT_OF_CHINESE = re.compile(r"(?:满分)?\s*5\s*(?:颗星|星|つ星)?\s*(?:中|のうち)の?\s*" + _NUMBER)
@@ -41,6 +41,7 @@ _EMPTY = re.compile(
     r"empty|inactive|(?<![a-z])off(?![a-z])|outline|(?<![a-z])o(?![a-z])|gr[ae]y|unfilled|blank|disabled|half",
     re.IGNORECASE,
 )
+_SCALES = ("bestRating", "worstRating", "ratingCount", "reviewCount")
 _ATTRIBUTES = (
     "aria-label",
     "title",
@@ -72,7 +73,8 @@ def _rating_in(text: str) -> Rating | None:
     glyphs = _GLYPHS.search(text)
     if glyphs:
         full = sum(mark in "★⭐🌟" for mark in glyphs.group(0))
-        if full or len(glyphs.group(0)) == 5:
+        # Five empty stars are a form that nobody has filled in yet.
+        if full:
             # One star before a number is an ornament: "★ 4.2".
             number = re.search(_NUMBER, text[glyphs.end() :]) if len(glyphs.group(0)) == 1 else None
             return _checked(number[1], 5) if number else (float(full), float(max(5, len(glyphs.group(0)))))
@@ -82,7 +84,7 @@ def _rating_in(text: str) -> Rating | None:
 
 def find_rating(block: HtmlElement) -> Rating | None:
     """The rating in a review's block: from labels first, then stars as text, as widths, as class names, as icons."""
-    nodes = [node for node in block.iter() if isinstance(node.tag, str)][:400]
+    nodes = [node for node in block.iter() if isinstance(node.tag, str) and node.get("itemprop") not in _SCALES][:400]
     for read in (_from_labels, _from_texts, _from_widths, _from_classes, _from_icons):
         for rating in read(nodes):
             return rating

@@ -13,13 +13,13 @@ from typing import Any
 from lxml.html import HtmlElement
 
 from workbench.extract.currencies import read_market
-from workbench.extract.written_dates import read_date
 from workbench.extract.document import Document
 from workbench.extract.page import Review
 from workbench.extract.ratings import Rating, find_rating, rating_from_text
 from workbench.extract.segments import Segment, segments_of
 from workbench.extract.structured import Item, Structured, find_items, first, number_text_of, text_of
 from workbench.extract.view import View, describe
+from workbench.extract.written_dates import read_date
 
 __all__ = ["MAX_REVIEWS", "read_reviews"]
 
@@ -66,6 +66,7 @@ _AGO = re.compile(
 )
 _DATE_LABEL = re.compile(r"^\W*(?:reviewed|posted|published|written|date|on|日期|发表于|發表於)", re.IGNORECASE)
 _LEAST_TEXT = 2
+_LONG_TEXT = 40
 _MAX_PIECES = 80
 """A block with more pieces of text than this is a list of reviews, not one."""
 
@@ -246,6 +247,8 @@ def _find(
     for place, segment in enumerate(segments):
         if place in used or len(segment.text) > longest or rating_from_text(segment.text):
             continue
+        if segment.is_heading and pattern is _AUTHOR_NAME:
+            continue
         if pattern.search(_names_between(segment.node, block)) and not _TEXT_NAME.search(describe(segment.node)):
             used.add(place)
             return segment.text
@@ -304,21 +307,24 @@ def _is_stars(text: str) -> bool:
 def _merge(stated: Sequence[Review], visible: Sequence[Review]) -> list[Review]:
     """Stated reviews, each filled from the visible one that says the same; then the visible ones that are new."""
     merged: list[Review] = []
-    places: dict[str, int] = {}
+    places: dict[str, list[int]] = defaultdict(list)
     for review in (*stated, *visible):
-        key = _key(review)
-        at = places.get(key)
+        known = places[re.sub(r"\W+", "", review.text).casefold()[:60]]
+        at = next((place for place in known if _may_be_same(merged[place], review)), None)
         if at is None:
-            places[key] = len(merged)
+            known.append(len(merged))
             merged.append(review)
         else:
             merged[at] = _fill(merged[at], review)
     return merged
 
 
-def _key(review: Review) -> str:
-    letters = re.sub(r"\W+", "", review.text).casefold()
-    return letters[:60] if len(letters) >= 8 else f"{letters}|{review.author}|{review.date}|{review.title}"
+def _may_be_same(one: Review, two: Review) -> bool:
+    """Two people may write the same few words; then what else both say must agree."""
+    if len(one.text) >= _LONG_TEXT:
+        return True
+    pairs = ((one.author, two.author), (one.date, two.date), (one.rating, two.rating))
+    return all(first is None or second is None or first == second for first, second in pairs)
 
 
 def _fill(one: Review, two: Review) -> Review:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 
-_MAX_ITEMS = 500
+_MAX_ITEMS = 2000
 _MAX_DEPTH = 30
 _JSON_LD = re.compile(r"^\s*application/(?:[\w.]+\+)?ld\+json", re.IGNORECASE)
 _SCHEMA_PREFIX = re.compile(
