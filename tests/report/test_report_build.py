@@ -127,6 +127,22 @@ def test_claims_show_the_exact_span(report: Report) -> None:
     assert quote.text_content() == "The battery lasts 3up to 2 weeks on one charge."
 
 
+def test_the_same_claim_on_several_pages_is_told_once(world: Callable[[], World]) -> None:
+    made = world()
+    pages = {row["source_id"]: row for row in made.rows["pages"] if row["company_id"] == "rival"}
+    for page in pages.values():
+        made.change(page, page, "claim_added", subject="Sale", after="Sale until Friday")
+        made.change(page, page, "claim_reworded", before="© 2025", after="© 2026", severity="note")
+    report = build_report(made.write(), WEEK)
+    items = html.fragment_fromstring(str(report.claims.body)).xpath(".//li[.//ins[text()='Sale until Friday']]")
+    assert len(items) == 1
+    assert all(source in items[0].text_content() for source in pages)
+    assert len(items[0].xpath(".//a[@class='ev']")) == len(pages)
+    assert "2 at Rival" in text(report, "claims")
+    assert "© 2026" not in text(report, "claims")
+    assert len(report.claims.data["claims"]) == 1 + 2 * len(pages)
+
+
 def test_what_is_not_there_yet_is_said_plainly(report: Report) -> None:
     assert "not scored yet" in text(report, "sentiment")
     assert "not counted yet" in text(report, "voice")

@@ -120,28 +120,19 @@ def build_claims(material: Material, view: View, number: int) -> Section:
         summary = f"{words(said)}. Struck text is gone from the page, underlined text is new on it."
     else:
         summary = "No claim was added, removed or reworded on the watched pages this week."
-    groups: dict[str, list[dict[str, Any]]] = {}
     telling = [row for row in rows if row["severity"] != "note"]
     notes = Counter(row["company"] for row in rows if row["severity"] == "note")
-    for row in view.cut(telling):
-        groups.setdefault(row["company"], []).append(
-            {
-                "severity": row["severity"],
-                "kind": kind_word(row["kind"]),
-                "tier": quoted(row["subject"], 80) if row["kind"] == "plan_features" and row["subject"] else "",
-                "source": row["source_id"],
-                "seen": day(row["observed_at"]),
-                "text": marked(row["before"], row["after"]),
-                "evidence": _evidence(row, view),
-            }
-        )
+    merged = _same_on_several_pages(telling)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for same in view.cut(merged):
+        groups.setdefault(same[0]["company"], []).append(_claim(same, view))
     body = render(
         "claims",
         number=number,
         title=title,
         summary=summary,
         groups=groups,
-        left_out=len(telling) - len(view.cut(telling)),
+        left_out=sum(len(same) for same in merged[view.max_rows :]),
         notes=words(f"{count} at {company}" for company, count in notes.items()),
     )
     names = ("change_id", "company_id", "company", "source_id", "url", "kind", "before", "after", "severity")
@@ -149,6 +140,28 @@ def build_claims(material: Material, view: View, number: int) -> Section:
     return Section(
         "claims", number, title, "ready", {"claims": [{n: row[n] for n in (*names, *tail)} for row in rows]}, body
     )
+
+
+def _same_on_several_pages(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows that say the same of several pages, such as a new banner on all of a site, as one."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        about = row["subject"] if row["kind"] == "plan_features" else None
+        found.setdefault((row["company_id"], row["kind"], about, row["before"], row["after"]), []).append(row)
+    return list(found.values())
+
+
+def _claim(same: list[dict[str, Any]], view: View) -> dict[str, Any]:
+    row = same[0]
+    return {
+        "severity": row["severity"],
+        "kind": kind_word(row["kind"]),
+        "tier": quoted(row["subject"], 80) if row["kind"] == "plan_features" and row["subject"] else "",
+        "sources": words(dict.fromkeys(other["source_id"] for other in same)),
+        "seen": day(row["observed_at"]),
+        "text": marked(row["before"], row["after"]),
+        "evidence": Markup("; ").join(_evidence(other, view) for other in same),
+    }
 
 
 def _numbered(readout: Readout) -> Sequence[tuple[int, Finding]]:
