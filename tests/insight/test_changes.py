@@ -299,6 +299,37 @@ def test_claim_that_repeats_the_price_is_a_note() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "severity"),
+    [
+        ("or $37.42 a month for 12 months", "or $33.25 a month for 12 months", "note"),  # 449 → 399, a twelfth each
+        ("or 37,42 a month", "or 33,25 a month", "note"),
+        ("or $37.42 a month for 12 months", "or $33.25 a month for 10 months", "medium"),
+        ("or $37.42 a month", "or $30.00 a month", "medium"),
+        ("Version 1.2.3 is here", "Version 1.2.4 is here", "medium"),
+    ],
+)
+def test_claim_that_moves_with_the_price_is_a_note(before: str, after: str, severity: str) -> None:
+    found = two_weeks(
+        {"offers": [offer("449")], "claims": ["x", before]}, {"offers": [offer("399")], "claims": ["x", after]}
+    )
+    assert {row[0]: row[4] for row in brief(found)} == {"price": "high", "claim_reworded": severity}
+
+
+def test_row_of_the_tiers_table_is_a_note_when_a_tier_changed() -> None:
+    page = {"source_id": "ondine-pricing", "kind": "pricing"}
+    before = {"plans": [plan("Free", "0"), plan("Plus", "5")], "claims": ["Storage | 5 GB | 100 GB"]}
+    after = {"plans": [plan("Plus", "5")], "claims": ["Storage | 100 GB"]}
+    severities = {row[0]: row[4] for row in brief(two_weeks(before, after, **page))}
+    assert severities["plan_removed"] == "high"
+    assert set(severities.values()) == {"high", "note"}
+    same_tiers = {"plans": [plan("Plus", "5")]}
+    found = two_weeks(
+        {**same_tiers, "claims": ["Storage | 50 GB"]}, {**same_tiers, "claims": ["Storage | 100 GB"]}, **page
+    )
+    assert brief(found)[0][4] == "medium"
+
+
 def test_claim_that_repeats_a_tier_is_a_note() -> None:
     page = {"source_id": "ondine-pricing", "kind": "pricing"}
     before = {"plans": [plan("Free", "0", "Search"), plan("Plus", "5")], "claims": ["Free", "Search", "Plus"]}

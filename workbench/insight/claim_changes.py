@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from workbench.insight import rules
 from workbench.insight.drafts import Draft, Followed, draft_flapping, find_shown
@@ -11,18 +12,32 @@ from workbench.insight.rules import ChangeKind, Severity
 from workbench.insight.series import Flap, Move
 from workbench.insight.spans import fold
 
-__all__ = ["compare_claims"]
+__all__ = ["Told", "compare_claims"]
 
 _REWRITTEN_SHARE, _REWRITTEN_LEAST = 0.6, 10
 """A page with this share and this number of its claims changed was rewritten."""
 
 
-def compare_claims(followed: Followed[ClaimSeen], *, priced: frozenset[str], told: frozenset[str]) -> Iterator[Draft]:
-    """All changes of a page's claims. Moves on the page, case and blanks are no change.
+_CELLS = " | "
+"""Between the cells of a table's row, as ``extract`` writes them."""
 
-    ``priced`` are the numbers of the page's price changes, ``told`` the folded lines that its product and tier
-    changes already tell; claims that only repeat them are notes.
+
+@dataclass(frozen=True)
+class Told:
+    """What a page's product and tier changes already tell; claims that only repeat it are notes.
+
+    ``priced``: the numbers of its price changes; ``lines``: folded names and feature lines that came or went;
+    ``ratios``: new price / old price of each price change; ``tiers``: whether any plan tier changed.
     """
+
+    priced: frozenset[str] = frozenset()
+    lines: frozenset[str] = frozenset()
+    ratios: tuple[float, ...] = ()
+    tiers: bool = False
+
+
+def compare_claims(followed: Followed[ClaimSeen], told: Told) -> Iterator[Draft]:
+    """All changes of a page's claims. Moves on the page, case and blanks are no change."""
     moves, notes = find_shown(followed, lambda claim: claim.text, "claim")
     reworded = [
         (track, found)
@@ -36,11 +51,20 @@ def compare_claims(followed: Followed[ClaimSeen], *, priced: frozenset[str], tol
     page_kind = followed.snapshots[-1].kind
 
     def weigh(kind: ChangeKind, before: str | None, after: str | None, claim: ClaimSeen) -> tuple[Severity, str]:
-        if all(fold(text) in told for text in (before, after) if text is not None):
+        texts = [text for text in (before, after) if text is not None]
+        if all(fold(text) in told.lines for text in texts):
             return "note", "already told by a product or tier of this page"
+        if told.tiers and page_kind == "pricing" and all(_CELLS in text for text in texts):
+            return "note", "a row of the tiers' table; the tiers tell it"
         level = (claim.level or 6) if claim.kind == "heading" else None
         return rules.claim_severity(
-            kind, page_kind, before=before or "", after=after or "", level=level, priced=priced
+            kind,
+            page_kind,
+            before=before or "",
+            after=after or "",
+            level=level,
+            priced=told.priced,
+            ratios=told.ratios,
         )
 
     for track, move in moves:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from workbench.insight import rules
-from workbench.insight.claim_changes import compare_claims
+from workbench.insight.claim_changes import Told, compare_claims
 from workbench.insight.drafts import Draft, draft_flapping, follow
 from workbench.insight.matching import match_claims, match_offers, match_plans
 from workbench.insight.money import format_amount
@@ -38,7 +38,19 @@ def compare_page(
     plans = follow(readable, lambda s: s.plans, match_plans, week=week, thresholds=thresholds)
     claims = follow(readable, lambda s: s.claims, match_claims, week=week, thresholds=thresholds)
     told = [*compare_offers(offers, thresholds, product=product), *compare_plans(plans, thresholds)]
-    return [*drafts, *told, *compare_claims(claims, priced=_prices(told), told=_lines(told))]
+    page = Told(
+        priced=_prices(told),
+        lines=_lines(told),
+        ratios=_ratios(told),
+        tiers=any(draft.kind.startswith("plan_") for draft in told),
+    )
+    return [*drafts, *told, *compare_claims(claims, page)]
+
+
+def _ratios(drafts: list[Draft]) -> tuple[float, ...]:
+    """By what the page's prices were multiplied: a monthly rate moves with the price it is a share of."""
+    pairs = ((d.amount_before, d.amount_after) for d in drafts if d.kind in ("price", "list_price", "plan_price"))
+    return tuple(float(after / before) for before, after in pairs if before and after)
 
 
 def _prices(drafts: list[Draft]) -> frozenset[str]:

@@ -16,7 +16,8 @@ the user's own company are known to the user, so they are ``low`` at most.
     plan_features             medium when features went or a number in one changed, low otherwise
     plan_renamed              low
     claim_reworded            medium when a number changed, low otherwise; note when only a date or a count of reviews
-                              changed, or when the numbers repeat a price change of the same page
+                              changed, or when the numbers repeat a price change of the same page (also in
+                              proportion, as a monthly rate does) or the row is one of the tiers' own table
     claim_added, _removed     medium for a page's top headings on product, pricing and landing pages, low otherwise;
                               note for removals from news and release notes (old entries drop off)
     claims on review pages    note: readers' words, not the company's
@@ -211,11 +212,19 @@ def number_changed(before: str, after: str) -> bool:
 
 
 def claim_severity(
-    kind: ChangeKind, page_kind: str, *, before: str = "", after: str = "", level: int | None, priced: frozenset[str]
+    kind: ChangeKind,
+    page_kind: str,
+    *,
+    before: str = "",
+    after: str = "",
+    level: int | None,
+    priced: frozenset[str],
+    ratios: Sequence[float] = (),
 ) -> tuple[Severity, str]:
     """Severity of a claim change and the words for it.
 
-    ``level`` is the heading's level, None for a statement; ``priced`` are the numbers of the page's price changes.
+    ``level`` is the heading's level, None for a statement; ``priced`` are the numbers of the page's price changes and
+    ``ratios`` what those multiplied the prices by.
     """
     if page_kind == "reviews":
         return "note", "on a page of readers' words"
@@ -224,7 +233,7 @@ def claim_severity(
             return "note", "only a date or a counter of reviews changed"
         if number_changed(before, after):
             moved = set(numbers_in(before)) ^ set(numbers_in(after))
-            if moved and moved <= priced:
+            if moved and (moved <= priced or _in_proportion(before, after, ratios)):
                 return "note", "repeats the price change on this page"
             return "medium", "a number changed"
         return "low", "only the wording changed"
@@ -236,6 +245,15 @@ def claim_severity(
     if level is not None and level <= 2 and page_kind in _FRONT_KINDS:
         return "medium", "a top heading of the page"
     return "low", "one statement among others"
+
+
+def _in_proportion(before: str, after: str, ratios: Sequence[float]) -> bool:
+    """Whether every number that changed was multiplied by one of ``ratios``, to within rounding to cents."""
+    old, new = numbers_in(before), numbers_in(after)
+    if len(old) != len(new):
+        return False
+    moved = [(float(a), float(b)) for a, b in zip(old, new, strict=True) if a != b]
+    return bool(moved) and all(any(abs(b - a * ratio) <= max(0.011, 0.002 * b) for ratio in ratios) for a, b in moved)
 
 
 def _plain(text: str) -> str:
