@@ -252,8 +252,12 @@ def _in_proportion(before: str, after: str, ratios: Sequence[float]) -> bool:
     old, new = numbers_in(before), numbers_in(after)
     if len(old) != len(new):
         return False
-    moved = [(float(a), float(b)) for a, b in zip(old, new, strict=True) if a != b]
-    return bool(moved) and all(any(abs(b - a * ratio) <= max(0.011, 0.002 * b) for ratio in ratios) for a, b in moved)
+    moved = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+    # One separator is a decimal sign wherever it stands; several make a date or a version.
+    if not moved or any(len(re.findall(r"[.,]", number)) > 1 for pair in moved for number in pair):
+        return False
+    amounts = [(float(a.replace(",", ".")), float(b.replace(",", "."))) for a, b in moved]
+    return all(any(abs(b - a * ratio) <= max(0.011, 0.002 * b) for ratio in ratios) for a, b in amounts)
 
 
 def _plain(text: str) -> str:
