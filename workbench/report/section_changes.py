@@ -188,7 +188,9 @@ def _evidence(row: dict[str, Any], view: View) -> Markup:
 def _sentence(row: dict[str, Any]) -> Markup:
     """One change as a line: what it is about, before, after."""
     move, kind = _move(row), kind_word(row["kind"])
-    head = quoted(f"{row['subject']}, {kind.lower()}" if row["subject"] else kind, 120)
+    # A claim is its own subject.
+    named = row["subject"] and not row["kind"].startswith("claim_")
+    head = quoted(f"{row['subject']}, {kind.lower()}" if named else kind, 120)
     return Markup("{}: {}").format(head, move) if move else head
 
 

@@ -103,8 +103,8 @@ def _evidence_table(rows: list[dict[str, Any]]) -> Markup:
     columns = [
         Column("label", "No."),
         Column("page", "Page"),
-        Column("fetched", "Fetched (UTC)"),
-        Column("how", "See it; file and SHA-256 of its payload"),
+        Column("fetched", "Fetched (UTC); payload"),
+        Column("how", "How to see it; file"),
     ]
     made = [
         {
@@ -116,9 +116,11 @@ def _evidence_table(rows: list[dict[str, Any]]) -> Markup:
             )
             if row["url"]
             else "no longer in the lake",
-            "fetched": Markup('<span class="nowrap">{}</span>').format(minute(row["fetched_at"])),
-            "how": Markup('<code class="nowrap">{}</code><span class="small break">{}, {}</span>').format(
-                row["command"], row["warc"] or "no longer in the archive", (row["payload_sha256"] or "–")[:12]
+            "fetched": Markup('<span class="nowrap">{}</span><span class="small nowrap">SHA-256 {}</span>').format(
+                minute(row["fetched_at"]), (row["payload_sha256"] or "–")[:12]
+            ),
+            "how": Markup('<code class="nowrap">{}</code><span class="small">{}</span>').format(
+                row["command"], row["warc"] or "no longer in the archive"
             ),
         }
         for row in rows
