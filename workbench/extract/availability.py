@@ -190,6 +190,7 @@ _OPTION_NAME = re.compile(
     re.IGNORECASE,
 )
 _OPTION_TAGS = frozenset({"select", "option", "label", "li"})
+_ANY_LETTERS = re.compile(r"[^\W\d_]{2}")
 _MAX_LABEL = 60
 _MAX_PHRASE = 90
 _MAX_STEPS = 12
@@ -240,7 +241,7 @@ def read_visible_availability(view: View, near: HtmlElement | None) -> str | Non
         if view.heading_position is not None and not -15 <= position - view.heading_position <= 60:
             continue
         text = " ".join(raw.split())
-        if not 2 <= len(text) <= _MAX_PHRASE:
+        if not 2 <= len(text) <= _MAX_PHRASE or any(node.tag in _OPTION_TAGS for node in view.chain(owner)[:4]):
             continue
         name = _phrase_in(text)
         if name is None or not _belongs_to_product(view, owner, anchor):
@@ -267,6 +268,8 @@ def _preorder(buttons: list[HtmlElement]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _phrase_in(text: str) -> str | None:
+    if not _ANY_LETTERS.search(text):
+        return None
     return next((name for name, pattern in _PHRASES if pattern.search(text)), None)
 
 
@@ -321,7 +324,7 @@ def _is_elsewhere(view: View, node: HtmlElement) -> bool:
 
 def _belongs_to_product(view: View, owner: HtmlElement, anchor: HtmlElement | None) -> bool:
     """Close to the product's heading or price, and neither in a list of other products nor one of several options."""
-    if any(node.tag in _OPTION_TAGS or _OPTION_NAME.search(describe(node)) for node in view.chain(owner)[:4]):
+    if any(_OPTION_NAME.search(describe(node)) for node in view.chain(owner)[:4]):
         return False
     if any(view.traits(node).is_hidden for node in view.chain(owner)[:6]) or _is_elsewhere(view, owner):
         return False

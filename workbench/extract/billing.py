@@ -49,6 +49,10 @@ _ADVERB_WORDS: tuple[tuple[BillingPeriod, str], ...] = (
 _ADVERBS: tuple[tuple[BillingPeriod, re.Pattern[str]], ...] = tuple(
     (name, re.compile(words, re.IGNORECASE)) for name, words in _ADVERB_WORDS
 )
+_ANY_PERIOD = re.compile(
+    rf"{_PER}\s?(?:{'|'.join(words for _, words in _PERIOD_WORDS)})|{'|'.join(words for _, words in _ADVERB_WORDS)}",
+    re.IGNORECASE,
+)
 # How the bill comes, not what the amount is for: "$12 a month, billed yearly".
 _BILLED = re.compile(
     r"(?:,|\(|\bor\b|\bwhen\b|\bif\b)?\s*\b(?:billed|paid|invoiced|charged|payable|abgerechnet|facturé\w*|"
@@ -122,6 +126,8 @@ _CODES: dict[str, BillingPeriod] = {
 
 def read_period(text: str) -> BillingPeriod | None:
     """What stretch of time the amount before this text is for: the one named first, how the bill comes set aside."""
+    if not _ANY_PERIOD.search(text):
+        return None
     for candidate in (_BILLED.sub(" ", text), text):
         found: list[tuple[int, int, BillingPeriod]] = [
             (match.start(), order, name)

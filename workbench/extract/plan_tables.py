@@ -38,12 +38,12 @@ _PRICE_ROW = re.compile(
 )
 
 
-def read_table_plans(document: Document, view: View, market: Market) -> list[Plan]:
+def read_table_plans(document: Document, view: View, market: Market, priced: Sequence[HtmlElement]) -> list[Plan]:
     """The tiers of the table on the page that has most of them; empty where no table compares priced columns."""
     best: list[Plan] = []
-    priced = {node for _, owner, text in view.lines if has_price(text, market) for node in view.chain(owner)}
+    around = {above for node in priced for above in view.chain(node)}
     for table in document.tree.iter("table"):
-        if table not in priced:
+        if table not in around:
             continue
         plans = _plans_from_table(table, view, market)
         if len(plans) > len(best):

@@ -53,8 +53,12 @@ def _read(document: Document, structured: Structured, kind: str | None) -> tuple
         return ()
     view = structured.seen(document)
     market = read_market(document, structured.meta)
-    cards = _card_plans(view, market, kind)
-    tables = read_table_plans(document, view, market)
+    cards: list[Plan] = []
+    tables: list[Plan] = []
+    priced = list(_priced_nodes(view, market))
+    if kind == "pricing" or _speaks_of_time(view, market):
+        cards = _card_plans(view, market, priced)
+        tables = read_table_plans(document, view, market, priced)
     plans = cards if len(cards) >= 2 and _are_tiers(cards, kind) else tables
     if plans is cards and tables:
         by_name = {plan.name.casefold(): plan for plan in tables}
@@ -97,19 +101,17 @@ def _fill(plan: Plan, other: Plan | None) -> Plan:
 # --- cards ----------------------------------------------------------------------------------------------------------
 
 
-def _card_plans(view: View, market: Market, kind: str | None) -> list[Plan]:
+def _card_plans(view: View, market: Market, priced: Sequence[HtmlElement]) -> list[Plan]:
     """The set of sibling elements of which most hold a name and a price; the largest set, the innermost on a tie."""
     holders: dict[HtmlElement, dict[HtmlElement, None]] = defaultdict(dict)
-    priced = list(_priced_nodes(view, market))
-    if kind != "pricing" and not _speaks_of_time(view, market):
-        return []
     for node in priced:
         chain = view.chain(node)
         for child, parent in pairwise(chain):
-            if parent.tag in ("html", "body", "table", "thead", "tbody", "tr", "select"):
+            if parent.tag in ("html", "table", "thead", "tbody", "tr", "select"):
                 break
             holders[parent][child] = None
     best: list[Plan] = []
+    known: dict[HtmlElement, Plan | None] = {}
     for parent, children in holders.items():
         if not 2 <= len(children) <= _MAX_PLANS or view.traits(parent).is_struck:
             continue
@@ -117,7 +119,10 @@ def _card_plans(view: View, market: Market, kind: str | None) -> list[Plan]:
         cards = [node for node in parent if node.tag == tag and (node in children or _is_like(node, children))]
         if sum(node in children for node in cards) < 2:
             continue
-        plans = [plan for node in cards if (plan := _plan_from_card(node, view, market)) is not None]
+        for node in cards:
+            if node not in known:
+                known[node] = _plan_from_card(node, view, market)
+        plans = [plan for node in cards if (plan := known[node]) is not None]
         if len(plans) >= 2 and len(plans) >= len(children) * 0.6 and _weight(plans) > _weight(best):
             best = plans
     return best
@@ -125,11 +130,10 @@ def _card_plans(view: View, market: Market, kind: str | None) -> list[Plan]:
 
 def _speaks_of_time(view: View, market: Market) -> bool:
     """Whether some price on the page is followed by the time it is for: a cheap look before the dear one."""
-    texts = [" ".join(raw.split())[:60] for _, _, raw in view.lines]
+    lines = view.lines
     return any(
-        has_price(text, market) and read_period(" ".join(texts[place : place + 4]))
-        for place, text in enumerate(texts)
-        if any(map(str.isdigit, text))
+        has_price(raw, market) and read_period(" ".join(text[:60] for _, _, text in lines[place : place + 4]))
+        for place, (_, _, raw) in enumerate(lines)
     )
 
 

@@ -54,6 +54,7 @@ _LAST_CHARACTERS = frozenset(sign[-1] for sign in _ALL_SIGNS)
 # Digits in groups: the separators between them are read later.
 _AMOUNT = r"(?:(?<![\w,])\.\d{1,2}(?![\d.,])|\d+(?:[.,' ]\d+)*(?:[.,]\s\d{2}(?![\d.,]))?)"
 _NUMBER = re.compile(_AMOUNT)
+_ANY_DIGIT = re.compile(r"\d")
 _GLUE_BEFORE = re.compile(r"[\s:]{0,3}\$?[-–]?\s?\.{0,2}$")
 _GLUE_AFTER = re.compile(r"(?:,[-–—]+|[.,]?[-–—]{1,2})?\s{0,2}")
 _CENTS = re.compile(r"\s?(\d{2})(?![\d.,])")
@@ -92,7 +93,8 @@ def plain_digits(text: str) -> str:
 
 def find_prices(text: str, market: Market | None = None) -> tuple[PriceText, ...]:
     """Every number in the text that stands next to a currency sign or code, in order."""
-    return _find_prices(text[:_MAX_LENGTH], market)
+    # Most texts of a page hold no number.
+    return _find_prices(text[:_MAX_LENGTH], market) if _ANY_DIGIT.search(text) else ()
 
 
 # Several readers look at the same texts of a page.

@@ -18,6 +18,7 @@ _MAX_LINE = 480
 _MAX_LEVELS = 100
 
 HIDDEN_TAGS = frozenset({"script", "style", "noscript", "template", "option", "textarea", "svg", "head", "iframe"})
+_CONTROL_TAGS = frozenset({"a", "button", "input"})
 _HIDDEN_NAME = re.compile(
     r"(?:^|\s)(?:hidden|hide|d-none|ng-hide|(?!overflow|visually|backface)\w+-hidden)(?:\s|$)", re.IGNORECASE
 )
@@ -64,16 +65,8 @@ _BLOCK_TAGS = frozenset(
     ]
 )
 _CENTS = re.compile(r"cent|decimal|fraction|sup|penn|small|minor|kopeck", re.IGNORECASE)
-_NAME_ATTRIBUTES = (
-    "class",
-    "id",
-    "itemprop",
-    "data-testid",
-    "data-test",
-    "data-qa",
-    "data-role",
-    "data-hook",
-    "data-auto",
+_NAME_ATTRIBUTES = frozenset(
+    {"class", "id", "itemprop", "data-testid", "data-test", "data-qa", "data-role", "data-hook", "data-auto"}
 )
 
 _IS_PRICE = re.compile(
@@ -206,7 +199,7 @@ class View:
 
 def describe(node: HtmlElement) -> str:
     """The names an author gave an element: class, id and the like, as one string."""
-    return " ".join(value for name in _NAME_ATTRIBUTES if (value := node.get(name)))
+    return " ".join([value for name, value in node.items() if name in _NAME_ATTRIBUTES and value])
 
 
 def short_text(node: HtmlElement, limit: int = _MAX_TEXT) -> str | None:
@@ -277,7 +270,7 @@ def view_page(document: Document, title: str | None = None) -> View:
             if tag == "h1":
                 headings.append((position, node))
                 position += 1
-            elif _is_control(node):
+            elif (tag in _CONTROL_TAGS or node.get("role") == "button") and _is_control(node):
                 view.controls.append((position, node))
                 position += 1
         if text and owner is not None and len(text) <= _MAX_LINE and not text.isspace():
