@@ -6,6 +6,7 @@
     ├── CollectError        collecting cannot start (one page that fails is a status, not an error)
     ├── ArchiveError        a snapshot is missing or its record does not match its digest
     ├── ExtractError        input that is not a page at all, such as a missing file
+    ├── ModelError          a model folder is incomplete or wrong, or a backend cannot run it
     ├── LakeError           a table does not match its declared schema
     ├── ReportError         a report cannot be written
     └── FlowError           a run did not finish
@@ -26,6 +27,7 @@ __all__ = [
     "ExtractError",
     "FlowError",
     "LakeError",
+    "ModelError",
     "NotebookError",
     "ParameterError",
     "ReportError",
@@ -68,6 +70,10 @@ class ExtractError(WorkbenchError):
 
 class LakeError(WorkbenchError):
     """A table in the lake does not match its declared schema."""
+
+
+class ModelError(WorkbenchError):
+    """A model folder is incomplete or wrong, or a backend cannot run it."""
 
 
 class ReportError(WorkbenchError):

@@ -40,6 +40,8 @@ __all__ = [
     "CollectPolicy",
     "Company",
     "CurrencyPolicy",
+    "ModelChoice",
+    "Models",
     "Product",
     "Source",
     "SourceKind",
@@ -201,6 +203,34 @@ class CurrencyPolicy(_Frozen):
     """One unit of the key in units of ``base``."""
 
 
+class ModelChoice(_Frozen):
+    """Which model reads for a task: exactly one of a bundled one, a folder, or a Hugging Face checkpoint."""
+
+    bundled: _Identifier | None = None
+    """Name of a folder under engines/."""
+    path: str | None = None
+    """A folder with model.onnx, tokenizer.json and model.toml, or with a checkpoint to export; relative to the
+    workspace."""
+    huggingface: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """A checkpoint such as org/name; exported once to ONNX (extra `export`)."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The checkpoint's label to the workbench's, for example {LABEL_0 = "negative"}."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ModelChoice:
+        if sum(value is not None for value in (self.bundled, self.path, self.huggingface)) != 1:
+            raise ValueError("name exactly one of bundled, path and huggingface")
+        return self
+
+
+class Models(_Frozen):
+    """The model of each task; the bundled one unless said otherwise."""
+
+    sentiment: ModelChoice = ModelChoice(bundled="reviews")
+    topics: ModelChoice = ModelChoice(bundled="reviews")
+    entities: ModelChoice = ModelChoice(bundled="reviews")
+
+
 class SourceRef(NamedTuple):
     """A source together with the company it belongs to."""
 
@@ -219,6 +249,7 @@ class Workspace(_Frozen):
     collect: CollectPolicy = CollectPolicy()
     archive: ArchivePolicy = ArchivePolicy()
     currency: CurrencyPolicy = CurrencyPolicy()
+    models: Models = Models()
 
     _root: Path = PrivateAttr(default=Path())
 
@@ -336,6 +367,7 @@ def _message(item: Any, location: tuple[int | str, ...]) -> str:
     if kind == "string_pattern_mismatch":
         forms = {
             r"^[A-Z]{3}$": "three capital letters (ISO 4217), for example USD",
+            r"^[\w.-]+/[\w.-]+$": "the form org/name",
         }
         allowed = forms.get(context["pattern"], "lower-case letters, digits, - and _")
         return f"{item['input']!r} is not allowed; use {allowed}"

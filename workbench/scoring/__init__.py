@@ -1,0 +1,1 @@
+"""Which texts are read by models, with which engine, and where the scores go."""

@@ -1,0 +1,1 @@
+"""What a model's inputs and outputs mean: labels, encoding, decoding. No backend is imported here."""
