@@ -288,7 +288,7 @@ def _buy_buttons(view: View) -> Iterator[tuple[HtmlElement, bool]]:
         named = bool(_BUY_NAME.search(describe(node)) or _BUY_SCRIPT.search(_script_of(node)))
         if not (_BUY.search(label) or (named and len(label) <= _MAX_LABEL)) or len(label) > _MAX_LABEL:
             continue
-        if _NOT_BUY.search(label) or _is_elsewhere(view, node):
+        if _NOT_BUY.search(label) or view.is_elsewhere(node):
             continue
         phrase = _phrase_in(label)
         is_enabled = not (_is_disabled(node) or phrase in ("OutOfStock", "SoldOut", "Discontinued"))
@@ -315,18 +315,11 @@ def _is_disabled(node: HtmlElement) -> bool:
     return bool(re.search(r"(?:^|[\s_-])disabled(?:\s|$)|sold-?out|out-?of-?stock", node.get("class") or ""))
 
 
-def _is_elsewhere(view: View, node: HtmlElement) -> bool:
-    return any(
-        view.traits(ancestor).is_elsewhere and (view.heading is None or ancestor not in view.heading_chain)
-        for ancestor in view.chain(node)[1:]
-    )
-
-
 def _belongs_to_product(view: View, owner: HtmlElement, anchor: HtmlElement | None) -> bool:
     """Close to the product's heading or price, and neither in a list of other products nor one of several options."""
     if any(_OPTION_NAME.search(describe(node)) for node in view.chain(owner)[:4]):
         return False
-    if any(view.traits(node).is_hidden for node in view.chain(owner)[:6]) or _is_elsewhere(view, owner):
+    if any(view.traits(node).is_hidden for node in view.chain(owner)[:6]) or view.is_elsewhere(owner):
         return False
     if anchor is None:
         return True

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lxml.html import HtmlElement
-
 from workbench.extract.document import Document
 from workbench.extract.prices import plain_digits
 from workbench.extract.view import View
@@ -122,7 +120,7 @@ def find_labelled(view: View) -> Labelled:
         text = " ".join(plain_digits(raw).split())
         if len(text) > _MAX_LABEL or position < start - 25 or not (labels := _labels_in(text)):
             continue
-        if _is_elsewhere(view, owner):
+        if view.is_elsewhere(owner):
             continue
         for name, match in labels:
             if name in found:
@@ -172,13 +170,6 @@ def _value(name: str, text: str) -> str | None:
     return code
 
 
-def _is_elsewhere(view: View, node: HtmlElement) -> bool:
-    return any(
-        view.traits(ancestor).is_elsewhere and (view.heading is None or ancestor not in view.heading_chain)
-        for ancestor in view.chain(node)
-    )
-
-
 def sku_from_named(view: View) -> str | None:
     """A code in an element that is named after it: ``<span class="product-reference">1002/710</span>``."""
     for _, owner, raw in view.lines:
@@ -186,7 +177,7 @@ def sku_from_named(view: View) -> str | None:
         if not 3 <= len(text) <= 40 or not _DIGITS.search(text):
             continue
         names = " ".join(value for key, value in owner.attrib.items() if key not in ("style", "href", "src"))
-        if not _CODE_NAME.search(names) or _is_elsewhere(view, owner):
+        if not _CODE_NAME.search(names) or view.is_elsewhere(owner):
             continue
         code = text.rsplit(":", 1)[-1].strip()
         value = _value("sku", code)
@@ -205,7 +196,7 @@ def sku_from_attributes(document: Document, view: View) -> str | None:
         value = attributes.get("value") if name and _FIELD_NAMES.match(name) else None
         if value is None and node.tag in ("button", "form", "a"):
             value = next((entry for key, entry in attributes.items() if _FIELD_NAMES.match(key)), None)
-        if value and _CODE.fullmatch(value) and _DIGITS.search(value) and not _is_elsewhere(view, node):
+        if value and _CODE.fullmatch(value) and _DIGITS.search(value) and not view.is_elsewhere(node):
             return value
     return None
 

@@ -166,6 +166,7 @@ class View:
     """Position, the element a text stands in, the text; texts of at most 480 characters."""
     chains: dict[HtmlElement, tuple[HtmlElement, ...]] = field(default_factory=dict)
     known_traits: dict[HtmlElement, Traits] = field(default_factory=dict)
+    known_elsewhere: dict[HtmlElement, bool] = field(default_factory=dict)
     heading_chain: frozenset[HtmlElement] = frozenset()
 
     def chain(self, node: HtmlElement) -> tuple[HtmlElement, ...]:
@@ -189,6 +190,16 @@ class View:
         known = self.known_traits.get(node)
         if known is None:
             known = self.known_traits[node] = _traits_of(node)
+        return known
+
+    def is_elsewhere(self, node: HtmlElement) -> bool:
+        """Whether the element is in a part of the page about something else: a menu, a list of other products."""
+        known = self.known_elsewhere.get(node)
+        if known is None:
+            # A wrapper around the heading is the product itself, whatever it is called.
+            known = self.known_elsewhere[node] = any(
+                self.traits(above).is_elsewhere and above not in self.heading_chain for above in self.chain(node)
+            )
         return known
 
     def steps_to(self, node: HtmlElement, other: HtmlElement) -> int:
