@@ -75,6 +75,8 @@ class StatedOffer:
 
 @dataclass
 class Context:
+    """What the readers of one page's offers share."""
+
     document: Document
     structured: Structured
     market: Market
@@ -84,6 +86,7 @@ class Context:
 
 
 def read_stated_offers(context: Context) -> Iterator[StatedOffer]:
+    """Every offer that JSON-LD, microdata or RDFa state, variants and offered items included, in page order."""
     used: set[int] = set()
     offered = {
         id(item): offer
@@ -190,6 +193,7 @@ def _price_of(
 
 
 def read_amount(value: Any, currency_text: str | None, market: Market) -> Decimal | None:
+    """A price from a property's value, read as machines write it, else as people do; None for nothing or zero."""
     text = number_text_of(value)
     if text is None:
         return None
@@ -227,11 +231,13 @@ def _product_id(product: Item) -> str | None:
 
 
 def read_gtin(value: Any) -> str | None:
+    """A trade number from a property's value, its check digit tested."""
     text = number_text_of(value)
     return check_gtin(text.rsplit(":", 1)[-1]) if text else None
 
 
 def clean_code(value: str | None) -> str | None:
+    """An article number without the marks around it; None for what cannot be one."""
     if value is None:
         return None
     code = value.strip(" :#")
@@ -239,6 +245,7 @@ def clean_code(value: str | None) -> str | None:
 
 
 def clip(value: str | None, limit: int = 300) -> str | None:
+    """A text cut to ``limit`` characters; None where nothing is left."""
     return value[:limit].strip() or None if value else None
 
 
