@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from workbench.extract.blocks import Block, Hint, read_blocks
+from workbench.extract.dates import read_date
 from workbench.extract.document import Document
 from workbench.extract.keeping import count_words
 from workbench.extract.page import Claim
@@ -44,6 +45,18 @@ _AMOUNT = re.compile(
 # What a line with an amount must say besides, to be more than a price.
 _WORDS_BESIDE_AMOUNT = 6.0
 _COOKIE_TEXT = re.compile(r"\bcookies?\b|本网站使用|隐私政策|隱私權政策", re.IGNORECASE)
+_LEGAL_TEXT = re.compile(r"^\s*(?:©|\(c\)\s|copyright\b)|\ball rights reserved\b|版权所有|版權所有", re.IGNORECASE)
+# Counts and states that change from week to week and are read elsewhere: ratings, availability, product numbers.
+_STATE = re.compile(
+    r"^(?:in stock|out of stock|sold out|available now|only \d+ left|currently unavailable|auf lager|en stock)\b|"
+    r"^(?:现货|現貨|有货|有貨|缺货|缺貨|无货|库存|庫存|到货|补货)|"
+    r"^(?:sku|(?:item|article|model) (?:no|number)|product code|商品编号|商品編號|货号|貨號)\s*[.:：#]|"
+    r"\b\d[\d.,]*k?\+?\s*(?:customer |verified )?(?:reviews?|ratings?|replies|comments|votes|views)\b|"
+    r"\d+\s*(?:条|則|则|個|个)?(?:评价|評價|评论|評論|人评价)",
+    re.IGNORECASE,
+)
+_MAX_STATE_WORDS = 16.0
+_MAX_DATE_WORDS = 8.0
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -110,9 +123,16 @@ def _claims_from_blocks(blocks: list[Block]) -> Iterator[Claim]:
 def _is_statement(text: str, block: Block) -> bool:
     if len(text) > _MAX_STATEMENT or not _LETTER.search(text) or _COOKIE_TEXT.search(text):
         return False
+    if _LEGAL_TEXT.search(text) or (_STATE.search(text) and count_words(text) <= _MAX_STATE_WORDS) or _is_date(text):
+        return False
     if block.kind == "row" and not 1 <= text.count(" | ") < _MAX_CELLS:
         return False
     return count_words(text) >= _MIN_WORDS[block.kind] and not _is_mostly_price(text)
+
+
+def _is_date(text: str) -> bool:
+    """A date and hardly a word beside it: "19 November 2026", "发布时间：2026年11月16日"."""
+    return len(text) <= 40 and count_words(text) <= _MAX_DATE_WORDS and read_date(text) is not None
 
 
 def _is_mostly_price(text: str) -> bool:

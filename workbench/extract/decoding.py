@@ -24,7 +24,9 @@ _META = re.compile(rb"""<meta[^>]{0,400}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""
 _XML_DECLARATION = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{2,40})""", re.IGNORECASE)
 _CONTENT_TYPE = re.compile(r"""charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
-_UNSHOWN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
+# No pattern here may look further than the next bracket, or a page of brackets takes for ever.
+_TAG = re.compile(rb"<[^<>]*>")
+_UNSHOWN = ((b"<!--", b"-->"), (b"<script", b"</script"), (b"<style", b"</style"))
 _HIGH_RUN = re.compile(rb"[\x80-\xff](?:[\x40-\x7e]?[\x80-\xff])*[\x40-\x7e]?")
 
 # XML 1.0 characters; anything else (NUL, most controls, lone surrogates, noncharacters) cannot be kept in a tree.
@@ -46,7 +48,12 @@ _HANGUL = re.compile("[\uac00-\ud7a3]")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _RARE = re.compile("[\u3400-\u4dbf\ue000-\uf8ff\uff66-\uff9f\ufffd\U00020000-\U0002ffff]")
 _MULTI_BYTE = ("gb18030", "big5hkscs", "cp932", "euc_jp", "cp949")
-_SINGLE_BYTE_OK = frozenset({"cp1252", "iso8859-1", "iso8859-15", "latin-1", "ascii"})
+_SINGLE_BYTE = ("cp1251", "koi8_r", "iso8859_5", "cp1252", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp874")
+_LATIN_BY_LANGUAGE = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro"), "cp1250")
+_LATIN_BY_LANGUAGE |= {"tr": "cp1254", "lt": "cp1257", "lv": "cp1257", "et": "cp1257"}
+_LANG = re.compile(rb"""<html[^<>]{0,300}?\blang\s*=\s*["']?([a-z]{2})\b""", re.IGNORECASE)
+# Of the letters of a western text, fewer than one in five has an accent.
+_MAX_ACCENTED = 0.45
 
 
 def decode_page(html: str | bytes, *, content_type: str | None = None) -> tuple[str, list[str]]:
@@ -82,7 +89,7 @@ def _decode_bytes(data: bytes, content_type: str | None) -> tuple[str, list[str]
         return data.decode(codec, "replace"), []
     if codec != "utf-8" and len(sample) >= 8 and _is_utf8(data):
         return data.decode("utf-8"), [f"encoding: {source} says {label!r}, the bytes are UTF-8; read as UTF-8"]
-    if _is_believable(sample, codec):
+    if _is_believable(sample, codec) and not (codec == "cp1252" and _is_mostly_high(data)):
         text = data.decode(codec, "replace")
         return text, _count_unread(text, codec)
     return _detect(
@@ -123,11 +130,22 @@ def _codec_from_label(label: str) -> str | None:
 
 def _sample(data: bytes) -> bytes:
     """Runs of non-ASCII text, without markup and scripts, that detection can look at."""
-    shown = _UNSHOWN.sub(b" ", data[: 8 * _SAMPLE_BYTES])
+    shown = _strip_markup(data[: 8 * _SAMPLE_BYTES])
     runs = b" ".join(_HIGH_RUN.findall(shown))
     if not runs:  # all there is may sit in attributes or scripts, or far down
         runs = b" ".join(_HIGH_RUN.findall(data))
     return runs[:_SAMPLE_BYTES]
+
+
+def _strip_markup(data: bytes) -> bytes:
+    for start, end in _UNSHOWN:
+        lowered, parts, position = data.lower(), [], 0
+        while (opened := lowered.find(start, position)) >= 0:
+            closed = lowered.find(end, opened)
+            parts.append(data[position:opened])
+            position = len(data) if closed < 0 else closed + len(end)
+        data = b" ".join((*parts, data[position:]))
+    return _TAG.sub(b" ", data)
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -158,6 +176,14 @@ def _is_believable(sample: bytes, codec: str) -> bool:
     # One byte for each letter: East Asian text shows as long runs of accented letters and signs.
     best = max(_MULTI_BYTE, key=lambda other: _plausibility(sample, other))
     return _plausibility(sample, best) < 0.5
+
+
+def _is_mostly_high(data: bytes) -> bool:
+    """Whether most letters are not ASCII: then this is no western text."""
+    shown = _strip_markup(data[: 8 * _SAMPLE_BYTES])
+    high = sum(byte > 0xBF for byte in shown)
+    plain = sum(0x41 <= byte <= 0x5A or 0x61 <= byte <= 0x7A for byte in shown)
+    return high > _MAX_ACCENTED * (high + plain)
 
 
 def _plausibility(sample: bytes, codec: str) -> float:
@@ -202,15 +228,22 @@ def _detect(
 
 
 def _detect_single_byte(data: bytes) -> str | None:
-    shown = _UNSHOWN.sub(b" ", data[: 8 * _SAMPLE_BYTES])
+    shown = _strip_markup(data[: 8 * _SAMPLE_BYTES])
     words = [word for word in shown.split() if any(byte > 0x7F for byte in word)]
     text = b" ".join(words)[:_SAMPLE_BYTES] or data[:_SAMPLE_BYTES]
-    best = from_bytes(text).best()
-    codec = best.encoding if best is not None else None
-    if codec is None or codec in ("utf_8", "ascii"):
+    best = from_bytes(text, cp_isolation=list(_SINGLE_BYTE)).best()
+    codec = None if best is None else best.encoding
+    if codec is None:
         return None
-    # What browsers read instead of the ISO encodings: the same letters, and signs in place of control codes.
-    return _codec_from_label(codec.replace("_", "-")) or codec
+    letters = [
+        character for character in text.decode(codec, "replace") if ord(character) > 0x7F and character.isalpha()
+    ]
+    latin = sum(character < "\u0250" for character in letters)
+    if latin > 0.5 * len(letters):
+        # Western and Central European encodings differ in a few signs that no statistic tells apart in one page.
+        match = _LANG.search(data[:_PRESCAN_BYTES])
+        return _LATIN_BY_LANGUAGE.get(match[1].decode("ascii").lower() if match else "", "cp1252")
+    return codec
 
 
 def _count_unread(text: str, codec: str) -> list[str]:

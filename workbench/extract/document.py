@@ -20,10 +20,11 @@ MAX_CHARACTERS = 10_000_000
 # libxml2 stops reading at this depth even with huge_tree, and drops what follows.
 _MAX_DEPTH = 2000
 _LAYOUT_TAGS = re.compile(
-    r"</?(?:div|span|font|center|b|i|u|em|strong|small|big|section|blockquote|ul|ol|dl|table|tbody|tr|td)\b[^>]*>",
+    r"</?(?:div|span|font|center|b|i|u|em|strong|small|big|section|blockquote|ul|ol|dl|table|tbody|tr|td)\b[^<>]*>",
     re.IGNORECASE,
 )
-_ANY_TAG = re.compile(r"<[^>]*>")
+_ANY_TAG = re.compile(r"<[^<>]*>")
+_JSON = "input: this is JSON, not a page"
 _EMPTY = "<html><head></head><body></body></html>"
 _MARKUP = re.compile(
     r"<\s*(?:!doctype|html|head|body|div|p|a|h[1-6]|span|table|article|main|section|title|meta|ul)\b", re.I
@@ -83,7 +84,7 @@ def parse_document(html: str | bytes, *, url: str | None = None, content_type: s
         warnings.append("input: the page is empty")
         return Document(text, _parse(_EMPTY), url, _base_url(None, url), warnings)
     warnings += _note_other_text(text)
-    tree = _parse_to_any_depth(text, warnings)
+    tree = _parse(_EMPTY) if _JSON in warnings else _parse_to_any_depth(text, warnings)
     return Document(text, tree, url, _base_url(tree, url), warnings)
 
 
@@ -111,7 +112,7 @@ def _note_other_text(text: str) -> list[str]:
             json.loads(text)
         except (ValueError, RecursionError):
             return []
-        return ["input: this is JSON, not a page"]
+        return [_JSON]
     if start.startswith("<?xml") and not re.search(r"<html\b|<!doctype html", text[:5000], re.IGNORECASE):
         return ["input: this is XML, read as if it were a page"]
     if not _MARKUP.search(text):

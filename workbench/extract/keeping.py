@@ -15,6 +15,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from lxml.html import HtmlElement
+
 from workbench.extract.blocks import Block, Hint
 from workbench.extract.keeping_weights import WEIGHTS
 
@@ -29,6 +31,8 @@ _SENTENCE_END = re.compile(r"[.!?…:;。！？；：][\"”’)」』]?$")
 _PRICE = re.compile(r"[$€£¥￥₹]\s?\d|\d\s?(?:[€£元]|USD|EUR|CNY)")
 # At most this many words of a block are compared with what trafilatura kept.
 _COMPARED_WORDS = 400
+# A list with more of the page's words than this is the page's layout.
+_LAYOUT_SHARE = 0.5
 
 FEATURES: tuple[str, ...] = (
     "constant",
@@ -77,11 +81,10 @@ def keep_blocks(blocks: Sequence[Block], voted: str) -> list[Block]:
     if not blocks:
         return []
     weights = [WEIGHTS[name] for name in FEATURES]
-    chances = [
-        1 / (1 + math.exp(-max(-30.0, min(30.0, sum(w * x for w, x in zip(weights, row, strict=True))))))
-        for row in block_features(blocks, voted)
-    ]
+    scores = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in block_features(blocks, voted)]
     lengths = [max(1.0, count_words(block.text)) for block in blocks]
+    scores = _even_out_lists(blocks, scores, lengths)
+    chances = [1 / (1 + math.exp(-max(-30.0, min(30.0, score)))) for score in scores]
     kept = choose_blocks(chances, lengths)
     return [block for block, keep in zip(blocks, kept, strict=True) if keep]
 
@@ -157,6 +160,24 @@ def block_features(blocks: Sequence[Block], voted: str) -> list[list[float]]:
         rows.append(row)
         passed += characters[index]
     return rows
+
+
+def _even_out_lists(blocks: Sequence[Block], scores: list[float], lengths: Sequence[float]) -> list[float]:
+    """One score for all items of a list: half a list is no content that anyone wrote."""
+    lists: dict[HtmlElement, list[int]] = {}
+    for index, block in enumerate(blocks):
+        if block.kind == "item":
+            around = next(block.element.iterancestors("ul", "ol", "dl"), None)
+            if around is not None:
+                lists.setdefault(around, []).append(index)
+    total = sum(lengths)
+    for items in lists.values():
+        share = sum(lengths[index] for index in items)
+        if share < _LAYOUT_SHARE * total:
+            mean = sum(scores[index] * lengths[index] for index in items) / share
+            for index in items:
+                scores[index] = mean
+    return scores
 
 
 def _weigh_words(tokens: Iterable[str]) -> float:

@@ -26,14 +26,14 @@ _DATED_BY_MARKUP_ONLY = frozenset(("product", "pricing", "reviews", "landing", "
 def read_published(document: Document, *, kind: str | None = None) -> dt.date | None:
     """Publication date; None where the page gives none.
 
-    News and changelogs (and pages of unknown kind) are searched whole, other kinds only where markup states a date:
-    meta elements, JSON-LD and the address.
+    News and changelogs (and pages of unknown kind) are searched whole, other kinds only where a meta element, a
+    link or the address states a date. A changelog's date is its newest entry's, any other page's its first.
     """
     tree = _keep_statements(document.tree) if kind in _DATED_BY_MARKUP_ONLY else document.tree
     found = find_date(
         tree,
         extensive_search=False,
-        original_date=True,
+        original_date=kind != "changelog",
         url=document.url,
         min_date=_EARLIEST,
         max_date=_LATEST,
@@ -42,6 +42,6 @@ def read_published(document: Document, *, kind: str | None = None) -> dt.date | 
 
 
 def _keep_statements(tree: HtmlElement) -> HtmlElement:
-    """A page of the same meta elements and JSON-LD, and no text."""
-    kept = [*tree.iter("meta", "link"), *tree.iterfind('.//script[@type="application/ld+json"]')]
-    return builder.HTML(builder.HEAD(*(copy.deepcopy(element) for element in kept)), builder.BODY())
+    """A page of the same meta elements and links alone. JSON-LD is left out: it dates reviews and offers too."""
+    kept = [copy.deepcopy(element) for element in tree.iter("meta", "link")]
+    return builder.HTML(builder.HEAD(*kept), builder.BODY())

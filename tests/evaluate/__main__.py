@@ -1,0 +1,86 @@
+"""Measure the project on labelled data:
+
+python -m tests.evaluate extraction --data ../shared/data
+python -m tests.evaluate extraction --data ../shared/data --update-floors
+python -m tests.evaluate fit-text --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.evaluate import extraction_products, extraction_text, fit_text, floors
+
+
+def _extraction(arguments: argparse.Namespace) -> int:
+    data: Path = arguments.data
+    for archive in (extraction_text.ARCHIVE, Path(extraction_products.PAGES)):
+        if not (data / archive).is_file():
+            print(f"{data / archive} is missing. Give the folder that has it: --data FOLDER.", file=sys.stderr)
+            return 2
+    results = extraction_text.measure(data, peer=not arguments.skip_peer)
+    measured = {
+        "text": extraction_text.summarize(results),
+        "products": extraction_products.scores(data),
+    }
+    if arguments.json:
+        print(json.dumps(measured, indent=2, sort_keys=True))
+    else:
+        print(f"## Main text, word F1\n\n{extraction_text.table(results)}\n")
+        print(f"## Product pages\n\n{extraction_products.run(data)}")
+    if arguments.update_floors:
+        lowered = floors.update(
+            {
+                "text": floors.Floor(data / extraction_text.ARCHIVE, measured["text"]),
+                "text-sample": floors.Floor(
+                    data / extraction_text.ARCHIVE, extraction_text.scores(data, sample=floors.SAMPLE)
+                ),
+                "products": floors.Floor(data / extraction_products.PAGES, measured["products"]),
+            },
+            allow_lower=arguments.allow_lower,
+        )
+        if lowered:
+            print("Floors not written; these scores are lower than their floor:", file=sys.stderr)
+            print("\n".join(f"  {line}" for line in lowered), file=sys.stderr)
+            print("Find out why. If it is meant to be so, add --allow-lower.", file=sys.stderr)
+            return 1
+    return 1 if measured["text"]["exceptions"] else 0
+
+
+def _fit_text(arguments: argparse.Namespace) -> int:
+    if not (arguments.data / extraction_text.ARCHIVE).is_file():
+        print(
+            f"{arguments.data / extraction_text.ARCHIVE} is missing. Give its folder: --data FOLDER.", file=sys.stderr
+        )
+        return 2
+    print(f"Wrote {fit_text.fit(arguments.data)}. Now measure: python -m tests.evaluate extraction --data FOLDER")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one measurement; the exit code is 0 when it ran, and no page raised, 2 when the data is not there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    extraction = commands.add_parser("extraction", help="main text by page type, and product pages")
+    extraction.add_argument("--data", type=Path, required=True, help="folder with web/wcxb_dev.tar.xz")
+    extraction.add_argument("--json", action="store_true", help="print scores as JSON")
+    extraction.add_argument("--skip-peer", action="store_true", help="do not run plain trafilatura beside it")
+    extraction.add_argument("--update-floors", action="store_true", help="make these scores the gate's floors")
+    extraction.add_argument("--allow-lower", action="store_true", help="let --update-floors lower a floor")
+    extraction.set_defaults(run=_extraction)
+
+    fitting = commands.add_parser("fit-text", help="fit the weights that choose a page's content blocks")
+    fitting.add_argument("--data", type=Path, required=True, help="folder with web/wcxb_dev.tar.xz")
+    fitting.set_defaults(run=_fit_text)
+
+    parsed = parser.parse_args(arguments)
+    return int(parsed.run(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
