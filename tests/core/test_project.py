@@ -111,7 +111,17 @@ def test_every_notebook_has_a_parameter_model():
 
 
 def test_tables_are_the_declared_ones():
-    assert list(TABLES) == ["sources", "pages", "offers", "plans", "claims", "reviews", "creatives", "changes"]
+    assert list(TABLES) == [
+        "sources",
+        "pages",
+        "offers",
+        "plans",
+        "claims",
+        "reviews",
+        "creatives",
+        "scores",
+        "changes",
+    ]
     for table in TABLES.values():
         assert set(table.key) <= set(table.schema)
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["MONEY", "TABLES", "TIME", "Table"]
+__all__ = ["ENTITY", "MONEY", "TABLES", "TIME", "Table"]
 
 TIME = pl.Datetime("us", "UTC")
 MONEY = pl.Decimal(18, 4)
+ENTITY = pl.Struct({"start": pl.Int32, "end": pl.Int32, "label": pl.String, "text": pl.String})
+"""A name found in a text: code-point offsets, end exclusive."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,28 @@ _TABLES = (
                 "alt": pl.String,
                 "width": pl.Int32,
                 "height": pl.Int32,
+            }
+        ),
+    ),
+    Table(
+        "scores",
+        ("text_id", "task", "engine_id"),
+        _schema(
+            {
+                "text_id": pl.String,  # SHA-256 of the text: the same words are read once by an engine
+                "task": pl.String,  # sentiment, topics, entities
+                "engine_id": pl.String,
+                "model": pl.String,
+                "backend": pl.String,
+                "precision": pl.String,
+                "language": pl.String,
+                "sentiment": pl.String,  # negative, neutral, positive
+                "p_negative": pl.Float32,
+                "p_neutral": pl.Float32,
+                "p_positive": pl.Float32,
+                "topics": pl.List(pl.String),
+                "entities": pl.List(ENTITY),
+                "reason": pl.String,  # why nothing can be said; null where something is
             }
         ),
     ),
