@@ -54,6 +54,7 @@ def test_every_table_keeps_types_and_nulls(lake: Lake) -> None:
         pl.String: "墨舒 'M2'",
         pl.Int32: 2,
         pl.Float64: 0.1,
+        pl.Float32: 0.5,
         pl.Date: date(2026, 11, 16),
         pl.Datetime: NOW,
         pl.Decimal: Decimal("12.3400"),
@@ -61,6 +62,8 @@ def test_every_table_keeps_types_and_nulls(lake: Lake) -> None:
     }
     for name, table in TABLES.items():
         full = {column: values[dtype.base_type()] for column, dtype in table.schema.items()}
+        if "entities" in full:
+            full["entities"] = [{"start": 0, "end": 2, "label": "brand", "text": "墨舒"}]
         empty = {column: (value if column in table.key else None) for column, value in full.items()}
         empty[table.key[0]] = "other"
         rows = frame(name, full, empty)
