@@ -156,8 +156,8 @@ def table(results: Sequence[PageScore]) -> str:
     peer = any(result.peer_f1 is not None for result in results)
     lines = [
         "| page type | pages | word F1 | development half | held-out half | wanted snippets | unwanted snippets | "
-        + ("trafilatura, side by side |" if peer else "trafilatura (published) |"),
-        "|---" * 8 + "|",
+        + ("trafilatura, side by side | trafilatura, held-out half |" if peer else "trafilatura (published) |"),
+        "|---" * (9 if peer else 8) + "|",
     ]
     types = sorted({result.page_type for result in results})
     groups = [(name, [r for r in results if r.page_type == name]) for name in types]
@@ -168,6 +168,8 @@ def table(results: Sequence[PageScore]) -> str:
         theirs = mean(r.peer_f1 or 0.0 for r in group) if peer else BASELINE.get(name, 0.744)
         cells = [mean(r.f1 for r in group), *(mean(half) if half else float("nan") for half in halves)]
         cells += [mean(wanted) if wanted else float("nan"), mean(unwanted) if unwanted else float("nan"), theirs]
+        if peer:
+            cells.append(mean([r.peer_f1 or 0.0 for r in group if r.half == "held-out"] or [float("nan")]))
         lines.append(f"| {name} | {len(group)} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     spent = mean(result.milliseconds for result in results)
     lines += ["", f"{spent:.0f} ms a page for everything extract_page reads"]

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from tests.evaluate.extraction_text import find_half, list_pages, unpacked
 from workbench.extract import keeping
-from workbench.extract.blocks import Block, read_blocks
+from workbench.extract.blocks import Block
 from workbench.extract.document import parse_document
 from workbench.extract.keeping import FEATURES, block_features, count_words
 from workbench.extract.text import vote_on_text
@@ -91,7 +91,7 @@ def _read_page(truth_file: Path) -> tuple[list[list[float]], list[float], list[f
     truth = json.loads(truth_file.read_text("utf-8"))
     page = (truth_file.parent.parent / "html" / f"{truth['file_id']}.html").read_bytes()
     document = parse_document(page, url=truth.get("url"))
-    blocks = read_blocks(document.tree)
+    blocks = document.blocks
     gold = truth["ground_truth"].get("main_content") or ""
     if not blocks or not gold:
         return None

@@ -116,89 +116,18 @@ _ROLE_HINTS: dict[str, int] = {
     "toolbar": int(Hint.BUTTON),
     "tabpanel": int(Hint.PANEL),
 }
-_NEVER = frozenset(
-    (
-        *(
-            "script",
-            "style",
-            "template",
-            "svg",
-            "math",
-            "canvas",
-            "head",
-            "iframe",
-            "object",
-            "embed",
-            "audio",
-            "video",
-        ),
-        *(
-            "select",
-            "option",
-            "input",
-            "textarea",
-            "datalist",
-            "map",
-            "area",
-            "meta",
-            "link",
-            "source",
-            "track",
-            "img",
-        ),
-        *("progress", "meter", "frame", "title"),
-    )
-)
-_BLOCKS = frozenset(
-    (
-        *(
-            "address",
-            "article",
-            "aside",
-            "blockquote",
-            "body",
-            "button",
-            "caption",
-            "center",
-            "dd",
-            "details",
-            "dialog",
-        ),
-        *(
-            "dir",
-            "div",
-            "dl",
-            "dt",
-            "fieldset",
-            "figcaption",
-            "figure",
-            "footer",
-            "form",
-            "h1",
-            "h2",
-            "h3",
-            "h4",
-            "h5",
-        ),
-        *(
-            "h6",
-            "header",
-            "hgroup",
-            "hr",
-            "html",
-            "legend",
-            "li",
-            "main",
-            "menu",
-            "nav",
-            "noscript",
-            "ol",
-            "p",
-            "pre",
-        ),
-        *("search", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul"),
-    )
-)
+# Not embed, source and track: libxml2 does not know that they are empty, and puts what follows inside them.
+_NEVER_SHOWN = """
+script style template svg math canvas head iframe object audio video select option input textarea datalist map area
+meta link img progress meter frame title
+"""
+_BLOCK_ELEMENTS = """
+address article aside blockquote body button caption center dd details dialog dir div dl dt fieldset figcaption figure
+footer form h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav noscript ol p pre search section summary
+table tbody tfoot thead tr ul
+"""
+_NEVER = frozenset(_NEVER_SHOWN.split())
+_BLOCKS = frozenset(_BLOCK_ELEMENTS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _KINDS: dict[str, BlockKind] = {
     **dict.fromkeys(_HEADINGS, "heading"),
@@ -209,7 +138,7 @@ _KINDS: dict[str, BlockKind] = {
 }
 # Elements around the whole page: their classes describe the page, not a part of it.
 _FRAME = frozenset(("html", "body", "main"))
-# A part that holds more of the text than this is the page itself, whatever its name says.
+# A part that holds the title and more of the text than this is the page itself, whatever its name says.
 _LARGE_SHARE = 0.5
 _CELL_MARK = "\x1f"
 _WORDS = re.compile(r"[a-z]+")
@@ -279,7 +208,18 @@ def find_hints(element: HtmlElement) -> int:
 class _Part:
     """An open element of the walk."""
 
-    __slots__ = ("characters", "children", "element", "hinted", "hints", "in_code", "in_link", "is_block", "parent")
+    __slots__ = (
+        "characters",
+        "children",
+        "element",
+        "hinted",
+        "hints",
+        "holds_title",
+        "in_code",
+        "in_link",
+        "is_block",
+        "parent",
+    )
 
     def __init__(self, element: HtmlElement, parent: _Part | None) -> None:
         tag = element.tag
@@ -291,6 +231,7 @@ class _Part:
         self.in_code: bool = tag == "pre" or (parent is not None and parent.in_code)
         self.hints = find_hints(element)
         self.characters = 0
+        self.holds_title = False
         # The closest part, this one included, that gives a hint.
         self.hinted: _Part | None = self if self.hints else (None if parent is None else parent.hinted)
 
@@ -302,6 +243,7 @@ def read_blocks(tree: HtmlElement) -> list[Block]:
     runs = list(_walk(root))
     total = sum(len(text) for text, _, _ in runs)
     limit = _LARGE_SHARE * total
+    _mark_title(runs)
     blocks = []
     for text, linked, part in runs:
         kind, level = _name_kind(part.element)
@@ -310,14 +252,22 @@ def read_blocks(tree: HtmlElement) -> list[Block]:
     return blocks
 
 
+def _mark_title(runs: list[tuple[str, int, _Part]]) -> None:
+    """Mark the parts around the page's first <h1>; all parts, where there is none."""
+    title = next((part for _, _, part in runs if part.element.tag == "h1"), None)
+    for part in [title] if title is not None else [part for _, _, part in runs]:
+        around: _Part | None = part
+        while around is not None and not around.holds_title:
+            around.holds_title = True
+            around = around.parent
+
+
 def _collect_hints(part: _Part, limit: float) -> int:
     hints = 0
     hinted = part.hinted
     while hinted is not None:
-        if hinted.characters <= limit:
-            hints |= hinted.hints
-        else:
-            hints |= hinted.hints & _MAIN
+        is_page = hinted.holds_title and hinted.characters > limit
+        hints |= hinted.hints & _MAIN if is_page else hinted.hints
         hinted = None if hinted.parent is None else hinted.parent.hinted
     return hints
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from workbench.extract.blocks import Block, Hint, read_blocks
+from workbench.extract.blocks import Block, Hint
 from workbench.extract.dates import read_date
 from workbench.extract.document import Document
 from workbench.extract.keeping import count_words
@@ -38,7 +38,7 @@ _MAX_HEADING = 200
 _MAX_STATEMENT = 320
 _MAX_CELLS = 6
 # A list item may be two words ("Cloud sync"); so short a paragraph is a label.
-_MIN_WORDS = {"item": 1.8, "row": 2.0, "paragraph": 3.0}
+_MIN_WORDS = {"item": 1.7, "row": 2.0, "paragraph": 3.0}
 _AMOUNT = re.compile(
     r"(?:[A-Z]{0,3}\s?[$€£¥￥₹]|\b(?:USD|EUR|GBP|CNY|RMB)\b)\s?[\d.,]+|[\d.,]+\s?(?:[€元]|\b(?:USD|EUR|GBP|CNY|RMB)\b)"
 )
@@ -64,7 +64,7 @@ def read_claims(document: Document, *, kind: str | None = None) -> tuple[Claim, 
     """Claims of a page, in page order, each text once. Pages of reviews make none."""
     if kind in _NO_CLAIMS:
         return ()
-    blocks = [block for block in read_blocks(document.tree) if _may_claim(block)]
+    blocks = [block for block in document.blocks if _may_claim(block)]
     blocks = _keep_main_part(blocks)
     claims: list[Claim] = []
     seen: set[str] = set()

@@ -149,6 +149,8 @@ def _list_sources(image: HtmlElement) -> tuple[list[str], int | None]:
     sources.append(source)
     sets = [image.get(name) or "" for name in (*_LAZY_SETS, "srcset")]
     parent = image.getparent()
+    while parent is not None and parent.tag == "source":  # libxml2 takes what follows a <source> for its content
+        parent = parent.getparent()
     if parent is not None and parent.tag == "picture":
         sets += [entry.get("srcset") or entry.get("data-srcset") or "" for entry in parent.iter("source")]
     candidates = [entry for text in sets for entry in _parse_set(text)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urljoin, urlsplit
 
 from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
+from workbench.extract.blocks import Block, read_blocks
 from workbench.extract.decoding import decode_page
 
 __all__ = ["MAX_CHARACTERS", "Document", "parse_document"]
@@ -55,6 +57,11 @@ class Document:
     url: str | None = None
     base_url: str | None = None
     warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The blocks of the page, read once for all who need them."""
+        return read_blocks(self.tree)
 
     def absolute_url(self, link: str | None) -> str | None:
         """An http(s) address from a link on the page; None where there is none or it cannot be read."""

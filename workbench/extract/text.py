@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trafilatura
 
-from workbench.extract.blocks import Block, read_blocks
+from workbench.extract.blocks import Block
 from workbench.extract.document import Document
 from workbench.extract.keeping import keep_blocks
 
@@ -36,7 +36,7 @@ def read_text(document: Document) -> MainText:
     trafilatura (recall mode, tables kept) votes on each block; where no block holds what it found, such as a post
     that is embedded as JSON only, its own text is taken.
     """
-    blocks = read_blocks(document.tree)
+    blocks = document.blocks
     voted = vote_on_text(document)
     kept = keep_blocks(blocks, voted)
     text = text_from_blocks(kept)
