@@ -1,0 +1,55 @@
+"""Which texts are run together, and the arrays they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PADDING_BIAS", "bucket_length", "pad_batch", "plan_batches"]
+
+PADDING_BIAS: Final = -1e4
+"""Added to the attention scores of padding; after the softmax exactly 0 in FP32."""
+
+_STEP: Final = 8
+
+
+def bucket_length(tokens: int, max_tokens: int) -> int:
+    """The length a text of ``tokens`` tokens is padded to.
+
+    It depends on the text alone, never on its neighbours: the same text gives the same numbers in every batch.
+    """
+    return min(-(-tokens // _STEP) * _STEP, max(tokens, max_tokens))
+
+
+def plan_batches(lengths: Sequence[int], *, max_tokens: int, token_budget: int) -> list[NDArray[np.intp]]:
+    """Groups of indices into ``lengths`` (tokens of each text) that are run together, the longest first.
+
+    All texts of a group share a bucket, and a group has at most ``token_budget`` tokens after padding, but always at
+    least one text. The longest come first so that a progress bar speeds up and memory is needed at once.
+    """
+    buckets = np.array([bucket_length(length, max_tokens) for length in lengths], np.int64)
+    order = np.argsort(-buckets, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        length = int(buckets[order[start]])
+        end = start + max(1, token_budget // length)
+        end = min(end, start + int(np.count_nonzero(buckets[order[start:end]] == length)))
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def pad_batch(
+    rows: Sequence[NDArray[np.int32]], length: int, *, pad_id: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """``input_ids`` int32 [B, length] and ``attention_bias`` float32 [B, 1, 1, length] of token rows."""
+    input_ids = np.full((len(rows), length), pad_id, np.int32)
+    attention_bias = np.full((len(rows), 1, 1, length), PADDING_BIAS, np.float32)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        attention_bias[index, 0, 0, : len(row)] = 0
+    return input_ids, attention_bias

@@ -1,0 +1,172 @@
+"""The CPU backend: a model folder in onnxruntime."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import ModelError
+from workbench.runtime.session import Backend, Precision, engine_id
+from workbench.tasks.encode import TextEncoder
+from workbench.tasks.spec import ModelSpec, OutputSpec, load_spec
+
+__all__ = ["OnnxSession", "usable_cores"]
+
+logger = logging.getLogger(__name__)
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OnnxSession:
+    """A model folder, loaded into onnxruntime on the CPU. Weights stored as FP16 are computed with in FP32.
+
+    ``threads``: cores to use; None is all this process may run on. Raises ModelError when onnxruntime is not
+    installed, a file is missing or damaged, or model.onnx, tokenizer.json and model.toml do not fit together.
+    """
+
+    def __init__(self, folder: Path | str, *, threads: int | None = None) -> None:
+        spec = load_spec(folder)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ModelError(f"onnxruntime cannot be loaded: {error}. Install it: pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors come back as exceptions; warnings are about hardware it may not find
+        # Threads that spin between two operators keep a whole core busy for as long as the session lives.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(spec.onnx), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's exceptions share no base of their own
+            raise ModelError(
+                f"{spec.onnx} cannot be loaded: {_first_line(error)}. Get the folder back or export the model again."
+            ) from None
+        self._session: Any = session
+        self._spec = spec
+        self._engine_id = engine_id(spec, precision="fp32", backend="onnxruntime", version=onnxruntime.__version__)
+        self._check(TextEncoder(spec).vocabulary_size)
+        logger.info("%s runs in onnxruntime %s, FP32, %d threads", spec.title, onnxruntime.__version__, self.threads)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model folder says."""
+        return self._spec
+
+    @property
+    def backend(self) -> Backend:
+        """Always onnxruntime."""
+        return "onnxruntime"
+
+    @property
+    def precision(self) -> Precision:
+        """Always fp32."""
+        return "fp32"
+
+    @property
+    def engine_id(self) -> str:
+        """16 hex digits, see workbench.runtime.session.engine_id."""
+        return self._engine_id
+
+    @property
+    def threads(self) -> int:
+        """The cores one run uses."""
+        return int(self._loaded().get_session_options().intra_op_num_threads)
+
+    def run(
+        self, input_ids: NDArray[np.int32], attention_bias: NDArray[np.float32], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits of ``outputs``; see workbench.runtime.session.Session."""
+        session = self._loaded()
+        try:
+            values = session.run(list(outputs), {"input_ids": input_ids, "attention_bias": attention_bias})
+        except Exception as error:  # the library's exceptions share no base of their own
+            raise ModelError(
+                f"{self._spec.onnx} could not run a batch of {' x '.join(map(str, input_ids.shape))} tokens: "
+                f"{_first_line(error)}. Compare max_tokens in model.toml ({self._spec.max_tokens}) and "
+                "tokenizer.json with the model, or export it again."
+            ) from None
+        return dict(zip(outputs, values, strict=True))
+
+    def close(self) -> None:
+        """Give memory and threads back; a second call does nothing."""
+        self._session = None
+
+    def __enter__(self) -> OnnxSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _loaded(self) -> Any:
+        if self._session is None:
+            raise ModelError(f"The session of {self._spec.folder} is closed. Open it again with open_session.")
+        return self._session
+
+    def _check(self, vocabulary_size: int) -> None:
+        """That the three files fit together: names and types first, then one small run."""
+        session, spec = self._loaded(), self._spec
+        inputs = {item.name: item.type for item in session.get_inputs()}
+        wanted = {"input_ids": "tensor(int32)", "attention_bias": "tensor(float)"}
+        if inputs != wanted:
+            raise ModelError(
+                f"{spec.onnx} takes {_listed(inputs)}, not {_listed(wanted)}. Export the model with the workbench."
+            )
+        outputs = {item.name for item in session.get_outputs()}
+        if missing := sorted(set(spec.outputs) - outputs):
+            raise ModelError(
+                f"{spec.onnx} has no output {', '.join(missing)}, which model.toml names; it has "
+                f"{', '.join(sorted(outputs))}. Mend model.toml or export the model again."
+            )
+        if not 0 <= spec.pad_id < vocabulary_size:
+            raise ModelError(
+                f"pad_id {spec.pad_id} in {spec.folder / 'model.toml'} is not in tokenizer.json, which has "
+                f"{vocabulary_size} tokens. Mend model.toml or export the model again."
+            )
+        # The largest id the tokenizer can give must have an embedding.
+        ids = np.array([[vocabulary_size - 1, spec.pad_id, vocabulary_size - 1]], np.int32)
+        try:
+            values = session.run(
+                list(spec.outputs), {"input_ids": ids, "attention_bias": np.zeros((1, 1, 1, 3), np.float32)}
+            )
+        except Exception as error:  # the library's exceptions share no base of their own
+            raise ModelError(
+                f"{spec.onnx} does not go with {spec.tokenizer.name}, which has {vocabulary_size} tokens: "
+                f"{_first_line(error)}. Put both from the same export into the folder."
+            ) from None
+        for output, value in zip(spec.outputs.values(), values, strict=True):
+            _check_shape(output, value, spec.onnx)
+
+
+def _check_shape(output: OutputSpec, value: NDArray[np.float32], onnx: Path) -> None:
+    count = len(output.labels)
+    shape = (1, 3, count) if output.kind == "tags" else (1, count)
+    if value.shape != shape or value.dtype != np.float32:
+        raise ModelError(
+            f"Output {output.name} of {onnx} is {value.dtype} {list(value.shape)} for a batch of one text of three "
+            f"tokens; its {count} labels in model.toml need float32 {list(shape)}. Mend model.toml or export the "
+            "model again."
+        )
+
+
+def _listed(inputs: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in inputs.items())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,84 @@
+"""What every backend offers: a model that is ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.tasks.spec import ModelSpec
+
+__all__ = ["Backend", "Precision", "Session", "engine_id"]
+
+Backend = Literal["onnxruntime", "tensorrt"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded model. ``run`` may be called from several threads at once; ``close`` gives everything back."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model folder says."""
+
+    @property
+    def backend(self) -> Backend:
+        """What runs it."""
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+
+    @property
+    def engine_id(self) -> str:
+        """16 hex digits: the same weights, labels, precision and backend version give the same id."""
+
+    def run(
+        self, input_ids: NDArray[np.int32], attention_bias: NDArray[np.float32], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits of ``outputs`` for ``input_ids`` [B, S] and ``attention_bias`` [B, 1, 1, S] (padding: -1e4).
+
+        Raises ModelError when the session is closed or the backend cannot run the batch.
+        """
+
+    def close(self) -> None:
+        """Give memory and threads back; a second call does nothing."""
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, version: str) -> str:
+    """16 hex digits from everything that decides a score: files, how outputs are read, precision, backend.
+
+    Of the backend's ``version`` the first two numbers count: a patch release does not make all scores stale.
+    """
+    parts = {
+        "model.onnx": _sha256(spec.onnx),
+        "tokenizer.json": _sha256(spec.tokenizer),
+        "outputs": [spec.outputs[name].as_dict() for name in sorted(spec.outputs)],
+        "max_tokens": spec.max_tokens,
+        "pad_id": spec.pad_id,
+        "precision": precision,
+        "backend": f"{backend} {'.'.join(version.split('.')[:2])}",
+    }
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

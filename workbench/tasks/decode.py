@@ -1,0 +1,209 @@
+"""Logits to answers: calibrated sentiment, topics above their thresholds, entities as spans of the text."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.tasks.labels import SENTIMENTS
+from workbench.tasks.spec import OutputSpec
+
+__all__ = [
+    "Entity",
+    "choose_topics",
+    "class_probabilities",
+    "find_entities",
+    "label_probabilities",
+    "sentiment_probabilities",
+    "topic_names",
+    "topic_probabilities",
+]
+
+FloatArray = NDArray[np.float32]
+
+_OTHER: Final = "other"
+_OPENING: Final = {")": "(", "）": "（", "]": "[", "】": "【", "》": "《", "」": "「", "』": "『"}
+# Part of names: Wave+, C#, Yahoo!, Inc., 50%.
+_KEPT_AT_END: Final = frozenset("+#*%°™®")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A name in a text: code points ``start`` to ``end`` (exclusive) of the text as it was given."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+    """Mean probability of the label over the entity's tokens."""
+
+
+def class_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+    """Softmax of ``logits`` [N, K] over the temperature of each row's language: [N, K]."""
+    return _softmax(_tempered(logits, spec, languages))
+
+
+def sentiment_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+    """Negative, neutral and positive for each row of ``logits`` [N, K]: [N, 3]. A class the model lacks is 0."""
+    classes = class_probabilities(logits, spec, languages)
+    result = np.zeros((len(logits), len(SENTIMENTS)), np.float32)
+    for column, label in enumerate(spec.labels):
+        result[:, SENTIMENTS.index(label)] += classes[:, column]
+    return result
+
+
+def label_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+    """Probability of each topic by itself (kind "labels") or among all (kind "classes"): [N, K]."""
+    if spec.kind == "classes":
+        return class_probabilities(logits, spec, languages)
+    scaled = _tempered(logits, spec, languages)
+    # exp of a large positive number overflows; this form does not.
+    small = np.exp(-np.abs(scaled))
+    return np.where(scaled >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def topic_names(spec: OutputSpec) -> tuple[str, ...]:
+    """The topics an output can give, each once, in the order of its logits."""
+    return tuple(dict.fromkeys(spec.labels))
+
+
+def topic_probabilities(probabilities: FloatArray, spec: OutputSpec) -> FloatArray:
+    """``probabilities`` [N, K] by label as probabilities [N, U] by topic name."""
+    names = topic_names(spec)
+    result = np.zeros((len(probabilities), len(names)), np.float32)
+    for column, label in enumerate(spec.labels):
+        at = names.index(label)
+        if spec.kind == "classes":
+            result[:, at] += probabilities[:, column]
+        else:
+            result[:, at] = np.maximum(result[:, at], probabilities[:, column])
+    return result
+
+
+def choose_topics(probabilities: FloatArray, spec: OutputSpec) -> tuple[str, ...]:
+    """The topics of one text from its probabilities [K]: at least one; "other" only by itself."""
+    if spec.kind == "classes":
+        folded = topic_probabilities(probabilities[None], spec)[0]
+        return (topic_names(spec)[int(np.argmax(folded))],)
+    over = probabilities >= np.array(spec.thresholds, np.float32)
+    chosen = tuple(dict.fromkeys(label for label, is_over in zip(spec.labels, over, strict=True) if is_over))
+    if not chosen:
+        return (spec.labels[int(np.argmax(probabilities))],)
+    return tuple(label for label in chosen if label != _OTHER) or chosen
+
+
+def find_entities(
+    text: str,
+    logits: FloatArray,
+    spec: OutputSpec,
+    *,
+    offsets: NDArray[np.int32],
+) -> list[Entity]:
+    """The entities of ``text`` from tag logits [n, K] of its n tokens at ``offsets`` [n, 2]; none overlap.
+
+    The pieces of one written word are read as one. An I tag begins an entity where none of its type is open. Spaces
+    and punctuation around a span are not part of it.
+    """
+    if not len(logits):
+        return []
+    outside, types, begins, inside = _columns(spec)
+    tags = _softmax(logits)
+    groups = _word_starts(text, offsets)
+    sizes = np.diff(np.append(groups, len(tags)))
+    mean = np.add.reduceat(tags, groups, axis=0) / sizes[:, None]
+    # Per word: outside against each type, whichever of B and I carries it.
+    by_type = np.stack([mean[:, outside].sum(1), *(mean[:, [*begins[t], *inside[t]]].sum(1) for t in types)], axis=1)
+    best = by_type.argmax(1)
+    found: list[Entity] = []
+    open_from = 0
+    current = 0
+    for index in range(len(groups) + 1):
+        kind = int(best[index]) if index < len(groups) else 0
+        first = tags[groups[index]] if kind else None
+        fresh = first is not None and bool(
+            first[begins[types[kind - 1]]].sum() > first[inside[types[kind - 1]]].sum()
+        )
+        if current and (kind != current or fresh):
+            tokens = slice(int(groups[open_from]), int(groups[index]) if index < len(groups) else len(tags))
+            columns = [*begins[types[current - 1]], *inside[types[current - 1]]]
+            entity = _entity(text, offsets[tokens], types[current - 1], float(tags[tokens][:, columns].sum(1).mean()))
+            # Offsets of odd text may share a character; a span never begins before the last one ended.
+            if entity is not None and (not found or entity.start >= found[-1].end):
+                found.append(entity)
+        if kind and (kind != current or fresh):
+            open_from = index
+        current = kind
+    return found
+
+
+def _columns(spec: OutputSpec) -> tuple[list[int], list[str], dict[str, list[int]], dict[str, list[int]]]:
+    outside = [column for column, tag in enumerate(spec.labels) if tag == "O"]
+    types = list(dict.fromkeys(tag[2:] for tag in spec.labels if tag != "O"))
+    begins = {kind: [c for c, tag in enumerate(spec.labels) if tag == f"B-{kind}"] for kind in types}
+    inside = {kind: [c for c, tag in enumerate(spec.labels) if tag == f"I-{kind}"] for kind in types}
+    return outside, types, begins, inside
+
+
+def _word_starts(text: str, offsets: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Indices of the tokens that begin a written word: pieces that touch, letter to letter or digit, are one word.
+
+    Scripts without spaces have no words to keep together: there, each token is its own.
+    """
+    starts = np.ones(len(offsets), bool)
+    for index in np.flatnonzero(offsets[1:, 0] <= offsets[:-1, 1]) + 1:
+        right = int(offsets[index, 0])
+        starts[index] = not (0 < right < len(text) and _joins(text[right - 1]) and _joins(text[right]))
+    return np.flatnonzero(starts)
+
+
+def _joins(char: str) -> bool:
+    # Han, kana, Thai, Lao, Burmese, Khmer: several words in a row without a space.
+    return (char.isalnum() or unicodedata.category(char)[0] == "M") and not (
+        "\u0e00" <= char <= "\u0eff"
+        or "\u1000" <= char <= "\u109f"
+        or "\u1780" <= char <= "\u17ff"
+        or (char >= "\u2e80" and not "\uac00" <= char <= "\ud7a3")
+    )
+
+
+def _entity(text: str, offsets: NDArray[np.int32], label: str, score: float) -> Entity | None:
+    start, end = int(offsets[:, 0].min()), int(offsets[:, 1].max())
+    # A composed character may be given by its first code point; its marks belong to it.
+    while end < len(text) and unicodedata.category(text[end])[0] == "M":
+        end += 1
+    while start < end and not _stands_first(text[start], text[start:end]):
+        start += 1
+    while start < end and not _stands_last(text[end - 1], text[start:end]):
+        end -= 1
+    if not any(char.isalnum() for char in text[start:end]):
+        return None
+    return Entity(start, end, label, text[start:end], score)
+
+
+def _stands_first(char: str, span: str) -> bool:
+    if char in _OPENING.values():
+        return any(closing in span for closing, opening in _OPENING.items() if opening == char)
+    return unicodedata.category(char)[0] not in "ZCPM"
+
+
+def _stands_last(char: str, span: str) -> bool:
+    if char in _OPENING:
+        return _OPENING[char] in span
+    return char in _KEPT_AT_END or unicodedata.category(char)[0] not in "ZCP"
+
+
+def _tempered(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+    temperatures = np.array([spec.temperature_of(language) for language in languages], np.float32)
+    return np.divide(logits, temperatures[:, None], dtype=np.float32)
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    powers: FloatArray = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers

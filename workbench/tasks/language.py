@@ -1,0 +1,193 @@
+"""The language of a sentence, as an ISO 639-1 code.
+
+Scripts decide first: most of the world's scripts stand for one language. Latin and Cyrillic letters are told apart by
+the small words that every sentence has, and by letters that only some alphabets have. Reviews in Chinese and English
+are what the workbench reads: a few Latin letters that say nothing else are English, a few Han characters Chinese.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+__all__ = ["detect_language"]
+
+# Enough of a text to tell; a long one is looked at in its beginning, middle and end.
+_SAMPLE: Final = 3000
+
+# Ranges of letters, in code-point order of their usual block. Han is last among the three it shares texts with.
+_SCRIPTS: Final = {
+    "kana": "\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d",
+    "hangul": "\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e",
+    "han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f",
+    "bopomofo": "\u3105-\u312f",
+    "cyrillic": "\u0400-\u052f",
+    "greek": "\u0370-\u03ff\u1f00-\u1fff",
+    "arabic": "\u0620-\u064a\u066e-\u06d3\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc",
+    "hebrew": "\u05d0-\u05ea",
+    "thai": "\u0e01-\u0e3a\u0e40-\u0e4e",
+    "lao": "\u0e81-\u0eae\u0ec0-\u0ec4",
+    "devanagari": "\u0900-\u0963\u0971-\u097f",
+    "bengali": "\u0980-\u09e5",
+    "gurmukhi": "\u0a00-\u0a65",
+    "gujarati": "\u0a80-\u0ae5",
+    "tamil": "\u0b80-\u0be5",
+    "telugu": "\u0c00-\u0c65",
+    "kannada": "\u0c80-\u0ce5",
+    "malayalam": "\u0d00-\u0d65",
+    "sinhala": "\u0d80-\u0de5",
+    "burmese": "\u1000-\u103f",
+    "georgian": "\u10a0-\u10ff",
+    "armenian": "\u0530-\u058f",
+    "khmer": "\u1780-\u17d3",
+    "amharic": "\u1200-\u137f",
+    "latin": "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a",
+}
+_LETTERS: Final = {name: re.compile(f"[{ranges}]") for name, ranges in _SCRIPTS.items()}
+_LANGUAGE_OF_SCRIPT: Final = {
+    "kana": "ja",
+    "hangul": "ko",
+    "han": "zh",
+    "bopomofo": "zh",
+    "greek": "el",
+    "hebrew": "he",
+    "thai": "th",
+    "lao": "lo",
+    "bengali": "bn",
+    "gurmukhi": "pa",
+    "gujarati": "gu",
+    "tamil": "ta",
+    "telugu": "te",
+    "kannada": "kn",
+    "malayalam": "ml",
+    "sinhala": "si",
+    "burmese": "my",
+    "georgian": "ka",
+    "armenian": "hy",
+    "khmer": "km",
+    "amharic": "am",
+}
+# A Chinese character or a kana says as much as three Latin letters, a Korean syllable as two.
+_WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
+
+_COMMON_WORDS: Final = {
+    "en": "the and of to in is for with that this are you your on it as from be or an by at we can was were not but "
+    "have has had my i they he she its so very just all good great no if when what which would will do does did "
+    "don't it's too than then after only one out up about there love nice bad works work product price fast slow",
+    "de": "der die und das ist nicht mit ein eine für auf den von dem sie zu im sich auch werden wir oder bei ich es "
+    "sehr gut aber war als noch nur schon habe hat wie nach aus man einen mein schlecht alles",
+    "fr": "le la les et des une est pour dans que qui sur vous pas avec votre nous ce au du plus ou par je il mais "
+    "très bien trop cette mon ma ne se son être fait bon c'est produit j'ai tout",
+    "es": "el la los las y de que en una es para con por del se su al más como lo sus o pero muy no me mi este esta "
+    "todo bien bueno ha está producto son sin fue cuando",
+    "it": "il di che la e per con una è del non sono della si gli le da nel più anche dei alla come ma molto ho mi "
+    "questo questa buono prodotto ottimo tutto bene ha",
+    "pt": "o a os as e de que em uma é para com por do da não se no na mais como ao dos ou muito bom eu mas foi meu "
+    "minha está produto isso ele bem são tem",
+    "nl": "de het een en van is voor op met niet dat te zijn je in die aan ook bij uw of wij ik maar heel goed erg "
+    "was heb heeft naar dit wel geen mijn nog",
+    "sv": "och att det som är för en på med av inte till den har ett om vi du kan från jag men mycket bra var så min",
+    "da": "og at det er en for på med af ikke til den har et som vi du kan fra de jeg men meget godt var så min",
+    "no": "og det er en for på med av ikke til den har et som vi du kan fra som eller jeg men veldig bra var så min",
+    "fi": "ja on ei se että hän oli mutta kun niin myös tai voi ovat sen joka mukaan kanssa minä hyvä todella tämä",
+    "pl": "i w na z do nie się to jest że dla od jak przez po oraz są lub za ale bardzo mi dobry tak jestem był",
+    "cs": "a se na je v že to s z do pro není jako jsou nebo také když by však ale velmi mi jsem bylo dobrý",
+    "ro": "și de la în cu pe este nu un pentru din că mai sau care sunt o foarte dar am bun",
+    "hu": "a az és hogy nem is egy van vagy meg ez de csak el már mint nagyon jó volt",
+    "tr": "ve bir bu için ile de da çok olarak daha en ne gibi olan veya kadar ama güzel iyi değil var yok ürün",
+    "id": "yang dan di untuk dengan ini dari tidak pada adalah dalam anda atau akan kami juga saya bagus sangat tapi",
+    "vi": "và của là có cho các không được trong một với những khi này người đã rất tôi nhưng tốt hàng",
+    "ru": "и в не на что с по это как для из от вы или мы но при за я очень он все так был есть хорошо только у меня",
+    "uk": "і в не на що з по це як для та від ви або ми але при за є я дуже він все так був добре тільки у мене",
+    "bg": "и в не на че с по това като за от ви или ние но при се са аз много той всичко беше добре само е",
+    "ar": "في من على إلى هذا هذه التي الذي لا ما أن كان مع عن جدا المنتج جيد هو هي كل غير ولكن",
+    "fa": "و در به از که این را با است برای آن خیلی بود نیست هم خوب من اما یک می کیفیت",
+    "ur": "کے کا کی میں ہے اور سے کو یہ نہیں پر ہیں بہت اچھا نے بھی تھا لیکن",
+    "hi": "है और के का की में से को यह नहीं पर हैं बहुत अच्छा ने भी था लेकिन ही हो",
+    "mr": "आहे आणि हे मध्ये नाही खूप चांगले पण मी ते या ची चा चे होते",
+}
+_WORDS: Final = {language: frozenset(words.split()) for language, words in _COMMON_WORDS.items()}
+_CANDIDATES: Final = {
+    "cyrillic": ("ru", "uk", "bg"),
+    "arabic": ("ar", "fa", "ur"),
+    "devanagari": ("hi", "mr"),
+}
+_LATIN: Final = tuple(
+    language for language in _WORDS if not any(language in others for others in _CANDIDATES.values())
+)
+# What a text is when none of its words is known: the language most people write the script in.
+_USUAL: Final = {"cyrillic": "ru", "arabic": "ar", "devanagari": "hi"}
+# Letters that only these alphabets have, among the candidates of the script.
+_OWN_LETTERS: Final = {
+    "de": "ßẞ",
+    "es": "ñ¿¡",
+    "pt": "ãõ",
+    "fr": "œêûî",
+    "pl": "ąęłśźż",
+    "cs": "ěřů",
+    "ro": "șțţ",
+    "hu": "őű",
+    "tr": "ğış",
+    "vi": "ơưđạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ",
+    "da": "æ",
+    "sv": "",
+    "ru": "ыэё",
+    "uk": "іїєґ",
+    "fa": "پچژگ",
+    "ur": "ٹڈڑںھہےۓ",
+}
+_OWN: Final = {language: re.compile(f"[{letters}]") for language, letters in _OWN_LETTERS.items() if letters}
+_WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+# Addresses, mail and handles are Latin in every language.
+_NOT_WORDS: Final = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\S+|[@#]\w+|<[^>]{0,200}>|&[a-z]+;", re.ASCII)
+
+
+def detect_language(text: str) -> str | None:
+    """The language most of ``text`` is written in, or None where it has no letters or they do not tell.
+
+    A text in two languages is of the one that says more in it.
+    """
+    if len(text) > _SAMPLE:
+        part, middle = _SAMPLE // 3, len(text) // 2
+        text = f"{text[:part]} {text[middle : middle + part]} {text[-part:]}"
+    text = _NOT_WORDS.sub(" ", text) if any(mark in text for mark in "@#/<&.") else text
+    if text.isascii():
+        return _by_words(text, _LATIN, None) if _LETTERS["latin"].search(text) else None
+    script = _main_script(text)
+    if script is None:
+        return None
+    if script in _LANGUAGE_OF_SCRIPT:
+        return _LANGUAGE_OF_SCRIPT[script]
+    return _by_words(text, _CANDIDATES.get(script, _LATIN), _USUAL.get(script))
+
+
+def _main_script(text: str) -> str | None:
+    counts = {
+        name: found * _WEIGHTS.get(name, 1)
+        for name, pattern in _LETTERS.items()
+        if (found := len(pattern.findall(text)))
+    }
+    # A Japanese sentence has Han characters too, but never without kana for its endings; a Chinese one has the odd
+    # の in a shop's name.
+    kana, han = counts.get("kana", 0), counts.get("han", 0)
+    if kana and kana * 6 >= han and not (kana == _WEIGHTS["kana"] and "の" in text and han >= 2 * kana):
+        counts["kana"] = kana + counts.pop("han", 0)
+    elif kana:
+        counts["han"] = han + counts.pop("kana")
+    return max(counts, key=lambda name: counts[name]) if counts else None
+
+
+def _by_words(text: str, candidates: tuple[str, ...], usual: str | None) -> str | None:
+    words = Counter(word.replace("’", "'") for word in _WORD.findall(text.lower()))
+    hits = {language: float(sum(words[word] for word in _WORDS[language] & words.keys())) for language in candidates}
+    for language in candidates:
+        if language in _OWN and not text.isascii():
+            hits[language] += 2 * len(_OWN[language].findall(text.lower()))
+    best = max(hits.values())
+    if best == 0:
+        # A name, a word, an exclamation. English where nothing speaks against it.
+        return usual or ("en" if text.isascii() or not re.search(r"[^\x00-\x7f]", "".join(words)) else None)
+    leaders = [language for language in candidates if hits[language] == best]
+    # English comes first among equals: "no", "in" and "me" are words in half of Europe.
+    return "en" if "en" in leaders else leaders[0]
