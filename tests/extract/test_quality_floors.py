@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluate import extraction_products, extraction_text, floors
+from tests.evaluate.__main__ import main
 
 
 @pytest.fixture
@@ -67,3 +68,11 @@ class TestFloors:
         assert file.read_text() == before
         assert floors.update({"text": floors.Floor(archive, {"all": 0.7})}, allow_lower=True, file=file) == []
         assert json.loads(file.read_text())["text"]["scores"] == {"all": 0.7}
+
+
+def test_a_missing_folder_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("extraction", "fit-text"):
+        assert main([command, "--data", str(tmp_path)]) == 2
+        message = capsys.readouterr().err
+        assert "is missing" in message
+        assert "--data FOLDER" in message

@@ -195,6 +195,8 @@ class TestTitle:
             ("<title>Ondine: Folio</title>", "", "https://ondine.example/", "Ondine: Folio"),
             ("<title>Pen - Paper - Shop</title>", "<h1>Pen - Paper</h1>", None, "Pen - Paper"),
             ("<title>A - B</title>", "", None, "A - B"),
+            ("<title>Home - Ondine</title>", "", "https://ondine.example/", "Home - Ondine"),
+            ("<title>| Paper weekly</title>", "", None, "Paper weekly"),
             ("<title>x</title><meta property='og:title' content='The real one'>", "", None, "The real one"),
             ("<title>Ondine</title>", "<h1>Folio</h1>", "https://ondine.example/folio", "Folio"),
             ("", "<h1> Only a\n heading </h1>", None, "Only a heading"),

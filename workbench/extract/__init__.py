@@ -86,6 +86,6 @@ class _Guard:
     def __call__(self, what: str, reader: Callable[[], _T], otherwise: _T) -> _T:
         try:
             return reader()
-        except (Exception, RecursionError) as error:
+        except Exception as error:
             self._warnings.append(f"{what}: could not be read ({type(error).__name__}: {error})"[:300])
             return otherwise

@@ -10,6 +10,8 @@ from workbench.extract.document import Document
 __all__ = ["read_title"]
 
 _MAX_TITLE = 300
+# With the site's name cut off, these would say nothing.
+_GENERIC = frozenset(("home", "homepage", "index", "welcome", "startseite", "accueil", "首页", "首頁"))
 # Separators between a title and the name of the site. A bare hyphen belongs to words, and a colon to titles.
 _SEPARATOR = re.compile(r"\s+[|\-–—·•»:/\\]+\s+|\s*[｜|_丨]\s*|\s*::\s*")
 
@@ -36,7 +38,8 @@ def read_title(document: Document) -> str | None:
     for candidate in (meta.get("og:title") or meta.get("twitter:title"), named, heading):
         if not candidate:
             continue
-        title = _cut_site_name(candidate, sites, heading)
+        title = _cut_site_name(candidate.strip(" |-–—·•"), sites, heading)
+        title = candidate if _fold(title) in _GENERIC else title
         if _fold(title) and (_fold(title) not in sites or candidate == heading or not heading):
             return title[:_MAX_TITLE]
     return heading[:_MAX_TITLE] if heading else None
