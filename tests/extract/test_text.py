@@ -91,6 +91,21 @@ class TestText:
         assert "二十一毫秒" in text
         assert "首页" not in text
 
+    def test_a_pricing_page_of_few_words_is_kept_whole(self) -> None:
+        cards = "".join(
+            f"<div class='card'><h3>{name}</h3><p>{price}</p><ul><li>{feature}</li><li>手写转文字</li></ul></div>"
+            for name, price, feature in (("基础版", "免费", "2GB 云空间"), ("会员版", "￥18/月", "100GB 云空间"))
+        )
+        page = f"<html><body><h1>墨舒云会员</h1><p>不开通会员也能正常使用墨舒 M2。</p>{cards}</body></html>"
+        text = read_text(parse_document(page), kind="pricing").text
+        assert [text.count(part) for part in ("基础版", "会员版", "2GB 云空间", "100GB 云空间", "￥18/月")] == [
+            1,
+            1,
+            1,
+            1,
+            1,
+        ]
+
     def test_posts_of_a_forum_are_content(self) -> None:
         posts = "".join(
             f"<article class='post'><div class='author'>reader{i}</div><div class='body'>{text}</div></article>"

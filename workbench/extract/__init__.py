@@ -55,7 +55,7 @@ def extract_page(
     document = parse_document(html, url=url, content_type=content_type)
     read = _Guard(document.warnings)
     structured = read("structured data", lambda: read_structured(document), Structured())
-    main = read("text", lambda: read_text(document), MainText("", ()))
+    main = read("text", lambda: read_text(document, kind=kind), MainText("", ()))
     offers: tuple[Offer, ...] = read("offers", lambda: read_offers(document, structured, kind), ())
     plans: tuple[Plan, ...] = read("plans", lambda: read_plans(document, structured, kind), ())
     reviews: tuple[Review, ...] = read("reviews", lambda: read_reviews(document, structured, kind), ())

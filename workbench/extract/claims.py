@@ -15,7 +15,7 @@ from workbench.extract.document import Document
 from workbench.extract.keeping import count_words
 from workbench.extract.page import Claim
 
-__all__ = ["read_claims"]
+__all__ = ["find_claim_blocks", "read_claims"]
 
 _NEVER = (
     Hint.NAVIGATION
@@ -64,16 +64,19 @@ def read_claims(document: Document, *, kind: str | None = None) -> tuple[Claim, 
     """Claims of a page, in page order, each text once. Pages of reviews make none."""
     if kind in _NO_CLAIMS:
         return ()
-    blocks = [block for block in document.blocks if _may_claim(block)]
-    blocks = _keep_main_part(blocks)
     claims: list[Claim] = []
     seen: set[str] = set()
-    for claim in _claims_from_blocks(blocks):
+    for claim in _claims_from_blocks(find_claim_blocks(document)):
         folded = " ".join(claim.text.casefold().split())
         if folded not in seen:
             seen.add(folded)
             claims.append(claim)
     return tuple(claims)
+
+
+def find_claim_blocks(document: Document) -> list[Block]:
+    """The blocks that may make a claim: all but what the markup says is around the content."""
+    return _keep_main_part([block for block in document.blocks if _may_claim(block)])
 
 
 def _may_claim(block: Block) -> bool:

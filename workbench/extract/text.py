@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trafilatura
 
 from workbench.extract.blocks import Block
+from workbench.extract.claims import find_claim_blocks
 from workbench.extract.document import Document
 from workbench.extract.keeping import keep_blocks
 
@@ -19,6 +20,7 @@ __all__ = ["MainText", "read_text", "text_from_blocks", "vote_on_text"]
 _MAX_VOTE_CHARACTERS = 3_000_000
 # A result shorter than this is no main text where trafilatura, which also looks into embedded JSON, found more.
 _MIN_TEXT = 200
+_MADE_OF_CLAIMS = frozenset(("pricing", "changelog", "landing", "ads"))
 _FOLLOWS_CLOSELY = frozenset((("item", "item"), ("row", "row"), ("code", "code")))
 
 
@@ -30,15 +32,19 @@ class MainText:
     blocks: tuple[Block, ...]
 
 
-def read_text(document: Document) -> MainText:
+def read_text(document: Document, *, kind: str | None = None) -> MainText:
     """Main text of a page: the blocks that are its content.
 
     trafilatura (recall mode, tables kept) votes on each block; where no block holds what it found, such as a post
-    that is embedded as JSON only, its own text is taken.
+    that is embedded as JSON only, its own text is taken. A page whose ``kind`` says that it is made of claims
+    (pricing, changelog, landing, ads) keeps the blocks that make them, however few words they have.
     """
     blocks = document.blocks
     voted = vote_on_text(document)
     kept = keep_blocks(blocks, voted)
+    if kind in _MADE_OF_CLAIMS:
+        chosen = {id(block) for block in (*kept, *find_claim_blocks(document))}
+        kept = [block for block in blocks if id(block) in chosen]
     text = text_from_blocks(kept)
     if len(text) < _MIN_TEXT and len(voted) > 2 * len(text):
         return MainText(voted.strip(), ())
