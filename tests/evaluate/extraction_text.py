@@ -2,8 +2,8 @@
 
 F1 is over the multiset of lower-case ``\\w+`` words, as the published baselines are. The pages are split by the
 SHA-256 of their id. The block weights are fitted on the *development* half only. Which features to have, and
-trafilatura's mode, were chosen by two-fold comparison over both halves, so the *held-out* score is free of fitting but
-not of that choice.
+trafilatura's mode, were chosen by two-fold comparison over both halves, so the *held-out* score is free of fitting
+but not of that choice.
 """
 
 from __future__ import annotations
