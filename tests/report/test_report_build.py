@@ -52,7 +52,7 @@ def test_all_ten_sections_are_there_in_order(report: Report) -> None:
     assert tuple(section.id for section in report.sections) == SECTIONS
     assert [section.number for section in report.sections] == list(range(1, 11))
     later = {section.id for section in report.sections if section.status == "not-yet"}
-    assert later == {"sentiment", "voice", "creatives", "alerts"}
+    assert later == {"sentiment", "creatives", "alerts"}
 
 
 def test_headings_go_down_one_level_at_a_time(report: Report) -> None:
@@ -145,7 +145,8 @@ def test_the_same_claim_on_several_pages_is_told_once(world: Callable[[], World]
 
 def test_what_is_not_there_yet_is_said_plainly(report: Report) -> None:
     assert "not scored yet" in text(report, "sentiment")
-    assert "not counted yet" in text(report, "voice")
+    assert "workbench score -w DIR --week 2026-W47" in text(report, "sentiment")
+    assert "none has read the reviews yet" in text(report, "voice")
     assert "not read yet" in text(report, "creatives")
     assert "not set up yet" in text(report, "alerts")
     waiting = {row["company"]: row["reviews"] for row in report.sentiment.data["companies"]}

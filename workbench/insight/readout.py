@@ -3,8 +3,9 @@
 Changes of one company that tell one story become one finding: price cuts of several products together with the claims
 that advertise them, tiers that went together with the features that moved. A finding needs a change of high or medium
 severity; findings are ranked by severity × confidence, and a company that already has one gives way to others. The
-headline states facts from the pages. ``so_what`` is inference from their numbers and says so by its hedges (may,
-looks, probably); ``action`` is a suggestion.
+headline states facts from the pages. A shift in a competitor's reviews (``workbench.insight.sentiment``) can be a
+finding too; it rests on a model's reading, and its confidence says so. ``so_what`` is inference from the numbers and
+says so by its hedges (may, looks, probably); ``action`` is a suggestion.
 """
 
 from __future__ import annotations
@@ -17,17 +18,26 @@ import polars as pl
 
 from workbench.insight.coverage import coverage
 from workbench.insight.rules import SEVERITIES
+from workbench.insight.shift_story import ShiftStory, tell_shift
 from workbench.insight.stories import STORIES, Row, Standing, Story, theme_of
 from workbench.weeks import Week
 from workbench.workspace import Company, Workspace
 
-__all__ = ["Finding", "Readout", "build_readout"]
+__all__ = ["Fact", "Finding", "Readout", "build_readout"]
 
 _MOST = 3
 _WEIGHT = {"high": 3.0, "medium": 2.0}
 """Only these severities make a finding."""
 _SAME_COMPANY = 0.6
 """A further finding on the same company counts this much less."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A statement that is no row of the changes table, with the snapshots it was read from."""
+
+    text: str
+    snapshot_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class Finding:
     """The suggestion."""
     change_ids: tuple[str, ...]
     snapshot_ids: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+    """What it rests on besides changes."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +76,12 @@ def build_readout(
     *,
     sources: pl.DataFrame | None = None,
     index: pl.DataFrame | None = None,
+    sentiment: pl.DataFrame | None = None,
 ) -> Readout:
     """The findings of ``week`` among ``changes`` (schema of the lake's table).
 
     ``sources`` (the lake's table) lets the summary say how much was seen; ``index`` (from ``price_index``) lets price
-    findings be set against the own product.
+    findings be set against the own product; ``sentiment`` (from ``sentiment_shifts``) adds shifts in reviews.
     """
     rows: list[Row] = changes.filter(pl.col("week") == str(week)).to_dicts()
     rows.sort(key=_rank)
@@ -78,6 +91,9 @@ def build_readout(
         for theme, members in _stories([row for row in rows if row["company_id"] == company.id]):
             story = STORIES[theme](company, members, standing)
             candidates.append((_finding(company, members, story), _size(members)))
+        shift = None if sentiment is None else tell_shift(company, sentiment, workspace)
+        if shift is not None:
+            candidates.append((_shift_finding(company, shift), shift.size))
     findings = _choose(candidates)
     return Readout(findings, not findings, _summary(rows, findings, workspace, week, sources))
 
@@ -123,6 +139,20 @@ def _finding(company: Company, rows: list[Row], story: Story) -> Finding:
     )
 
 
+def _shift_finding(company: Company, shift: ShiftStory) -> Finding:
+    return Finding(
+        severity=shift.severity,
+        confidence=shift.confidence,
+        company_id=company.id,
+        headline=shift.story.headline,
+        so_what=shift.story.so_what,
+        action=shift.story.action,
+        change_ids=(),
+        snapshot_ids=shift.snapshot_ids,
+        facts=tuple(Fact(text, snapshot_ids) for text, snapshot_ids in shift.facts),
+    )
+
+
 def _unique(ids: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(i for i in ids if i))
 
@@ -158,7 +188,10 @@ def _summary(
             return "No source was seen this week, so nothing can be said about changes."
         seen = f" in {_count(cover.seen, 'source')} seen; {len(cover.not_seen)} not seen"
     if findings:
-        return f"{_count(len(findings), 'finding')} from {_count(len(rows), 'change')}{seen}."
+        made_of = [_count(len(rows), "change")] if rows or all(finding.change_ids for finding in findings) else []
+        if any(finding.facts for finding in findings):
+            made_of.append("the week's reviews")
+        return f"{_count(len(findings), 'finding')} from {' and '.join(made_of)}{seen}."
     text = f"No change above your thresholds{seen}."
     return f"{text} {_count(len(rows), 'smaller change')} recorded." if rows else text
 

@@ -15,15 +15,22 @@ from workbench.insight.coverage import coverage
 from workbench.insight.price_index import price_index
 from workbench.insight.prices import price_history
 from workbench.insight.readout import Readout, build_readout
+from workbench.insight.scored import join_reviews
+from workbench.insight.sentiment import sentiment_shifts
+from workbench.insight.share import share_of_voice
+from workbench.insight.stars import agreement_with_stars
 from workbench.report.evidence import Evidence, Snapshot
 from workbench.report.html import day, plural, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Header, Report, Section
 from workbench.report.section_changes import build_changes, build_claims, build_readout_section, change_rows
 from workbench.report.section_coverage import build_coverage
-from workbench.report.section_later import build_alerts, build_creatives, build_sentiment, build_voice
+from workbench.report.section_later import build_alerts, build_creatives
 from workbench.report.section_method import build_method
 from workbench.report.section_prices import build_prices
+from workbench.report.section_sentiment import build_sentiment
+from workbench.report.section_voice import build_voice, voice_table
+from workbench.report.shift_tables import sentiment_table
 from workbench.store.archive import Archive
 from workbench.store.lake import Lake
 from workbench.weeks import Week
@@ -48,7 +55,15 @@ def build_report(workspace: Workspace, week: Week) -> Report:
     Raises ReportError when nothing was read into the lake for that week.
     """
     material = _read(workspace, week)
-    readout = build_readout(material.changes, workspace, week, sources=material.sources, index=material.index)
+    readout = build_readout(
+        material.changes,
+        workspace,
+        week,
+        sources=material.sources,
+        index=material.index,
+        # A reading that the reviewers' own stars contradict makes no finding.
+        sentiment=None if material.agreement.doubtful else material.shifts,
+    )
     snapshots = _snapshots(material)
     for limit in _ROW_LIMITS:
         report = _build(material, readout, snapshots, limit)
@@ -61,6 +76,7 @@ def build_report(workspace: Workspace, week: Week) -> Report:
 
 def _read(workspace: Workspace, week: Week) -> Material:
     lake = Lake(workspace.lake_dir)
+    companies = [company.id for company in workspace.companies]
     attempts = Archive(workspace.archive_dir).entries(end=week.end)
     sources = lake.read("sources").filter(pl.col("week") == str(week))
     pages = _until(lake, "pages", week)
@@ -70,7 +86,10 @@ def _read(workspace: Workspace, week: Week) -> Material:
             f"Read the archive first: workbench weekly -w {workspace.root} --week {week}"
         )
     offers, plans = _until(lake, "offers", week), _until(lake, "plans", week)
+    reviews, claims = _until(lake, "reviews", week), _until(lake, "claims", week)
     history = price_history(offers, plans, workspace=workspace, week=week)
+    scores = lake.read("scores")
+    scored = join_reviews(reviews.filter(pl.col("company_id").is_in(companies)), scores, week)
     return Material(
         workspace=workspace,
         week=week,
@@ -80,10 +99,16 @@ def _read(workspace: Workspace, week: Week) -> Material:
         plans=plans,
         history=history,
         index=price_index(history, workspace),
-        reviews=_until(lake, "reviews", week),
+        claims=claims,
+        reviews=reviews,
         creatives=_until(lake, "creatives", week),
         changes=lake.read("changes").filter(pl.col("week") == str(week)),
         entries=attempts,
+        scores=scores,
+        scored=scored,
+        shifts=sentiment_shifts(scored, workspace),
+        agreement=agreement_with_stars(scored.rows),
+        voice=share_of_voice(scored, claims.filter(pl.col("company_id").is_in(companies)), workspace, week),
     )
 
 
@@ -145,6 +170,7 @@ def _build(material: Material, readout: Readout, snapshots: Sequence[Snapshot], 
         summary=readout.summary,
         evidence=tuple(evidence.rows()),
         changes_table=_changes_table(material, evidence),
+        tables={"sentiment": sentiment_table(material), "voice": voice_table(material)},
     )
 
 

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from workbench.insight.scored import ScoredReviews
+from workbench.insight.share import Voice
+from workbench.insight.stars import Agreement
 from workbench.report.evidence import Evidence
 from workbench.store.archive import Entry
 from workbench.weeks import Week
@@ -33,6 +36,7 @@ class Material:
     pages: pl.DataFrame
     offers: pl.DataFrame
     plans: pl.DataFrame
+    claims: pl.DataFrame
     reviews: pl.DataFrame
     creatives: pl.DataFrame
     changes: pl.DataFrame
@@ -43,6 +47,16 @@ class Material:
     """What ``price_index`` gives."""
     entries: Sequence[Entry]
     """Every attempt in the archive."""
+    scores: pl.DataFrame
+    """What models read in the texts; schema of the lake's table."""
+    scored: ScoredReviews
+    """The reviews of the week and its baseline with their scores."""
+    shifts: pl.DataFrame
+    """What ``sentiment_shifts`` gives."""
+    agreement: Agreement
+    """How often the reading agrees with the reviewers' stars."""
+    voice: Voice
+    """What ``share_of_voice`` gives."""
 
     @property
     def shown_from(self) -> datetime:

@@ -13,19 +13,30 @@ without a new number; keys may be added.
     sections      object by section id: readout, changes, prices, claims, sentiment, voice, creatives, alerts,
                   coverage, method. Each has number, title, status ("ready" or "not-yet") and its own keys
         readout       quiet, summary, findings: severity, confidence, company_id, company, headline (fact), so_what
-                      and action (inference), change_ids, snapshot_ids
+                      and action (inference), change_ids, snapshot_ids, facts (statements on reviews, which are no
+                      rows of changes: text, snapshot_ids)
         changes       by_severity, changes: the columns of the lake's ``changes`` table and company
         prices        base_currency; prices, index, plans and stock_transitions: the columns of
                       ``workbench.insight`` PRICE_HISTORY, PRICE_INDEX, PLAN_MATRIX and STOCK_TRANSITIONS;
                       index_by_week: week, company_id, category, index
-        claims        claims: the changes of claims and plan features
+        claims        claims: the changes of claims and plan features; by_area: new statements with the topics a model
+                      filed them under: company_id, company, source_id, text, topics, observed_at, snapshot_id
         sentiment     min_reviews, companies: company_id, company, reviews, new_this_week, rated, mean_rating_of_5,
-                      languages, newest, snapshot_ids
+                      languages, newest, snapshot_ids. Once reviews were read by a model also, for the week and the
+                      four weeks before it (baseline): in companies reviews_, languages_ and stars_ of both;
+                      min_topic_reviews; shifts: the columns of ``workbench.insight.sentiment`` SHIFTS; comparisons
+                      (how many q was corrected for), false_discoveries (the q below which a difference is a shift);
+                      engines: task, engine_id, model, backend, precision, scored_, missing_ and other_engines;
+                      agreement_with_stars: rated, agree, share; verbatims: company_id, topic, review_id, text,
+                      language, day, sentiment, p (the model's certainty), rating, rating_scale, snapshot_id
+        voice         texts_week, texts_baseline, mentions_week, mentions_baseline; shares: the columns of
+                      ``workbench.insight.share`` SHARE_OF_VOICE and company; also_mentioned: those of ALSO_MENTIONED
         creatives     images: move (new, retired), company_id, company, source_id, image_url, alt, width, height,
                       snapshot_before, snapshot_after
         alerts        sent, suppressed (both empty so far)
         coverage      pages, seen, not_seen, by_status, sources: the columns of COVERAGE and company
-        method        parameters, versions, models (empty so far), snapshots: count and joint sha256
+        method        parameters, versions, models: task, engine_id, model, backend, precision, texts (rows of the
+                      lake's scores that this report used); snapshots: count and joint sha256
     evidence      every snapshot that the report cites: label, snapshot_id, short_id, company, source_id, title, url,
                   fetched_at, payload_sha256, warc, command
 
@@ -33,15 +44,16 @@ Times are ISO 8601 in UTC, money is a string of digits in the currency beside it
 unknown is null. Texts from pages are as they were on the page.
 
 CSV (``report.csv``) has one line a change, the columns of the lake's ``changes`` table, with the company's name and
-the evidence labels. It is UTF-8 with a byte order mark, so that spreadsheets read Chinese right; a text that a
-spreadsheet would take for a formula has an apostrophe before it.
+the evidence labels. Beside it stand ``sentiment.csv`` (one line a company, topic and measure, the columns of SHIFTS)
+and ``voice.csv`` (one line a company, the columns of SHARE_OF_VOICE). All are UTF-8 with a byte order mark, so that
+spreadsheets read Chinese right; a text that a spreadsheet would take for a formula has an apostrophe before it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -138,6 +150,8 @@ class Report:
     summary: str
     evidence: tuple[Mapping[str, Any], ...]
     changes_table: pl.DataFrame
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Further tables by name, each written as a CSV file of its own."""
 
     def section(self, section_id: str) -> Section:
         """The section with that id. Raises KeyError."""
@@ -184,14 +198,17 @@ class Report:
         return safe_cells(self.changes_table)
 
     def write(self, folder: Path | str) -> dict[str, Path]:
-        """Write report.json and report.csv into ``folder``; gives their paths by name.
+        """Write report.json, report.csv and a CSV file for each of ``tables``; gives their paths by name.
 
         report.html is made from the executed notebook: see ``render_report``.
         """
         target = Path(folder)
         paths = {"json": target / "report.json", "csv": target / "report.csv"}
         write_text(paths["json"], json.dumps(self.to_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-        write_bytes(paths["csv"], self.to_csv_rows().write_csv(None, include_bom=True).encode("utf-8"))
+        for name in self.tables:
+            paths[name] = target / f"{name}.csv"
+        for name, frame in {"csv": self.changes_table, **self.tables}.items():
+            write_bytes(paths[name], safe_cells(frame).write_csv(None, include_bom=True).encode("utf-8"))
         return paths
 
 

@@ -13,6 +13,7 @@ from workbench.report.html import chip, clean, clip, day, one_line, plural, quot
 from workbench.report.marks import marked
 from workbench.report.material import Material, View
 from workbench.report.model import Section
+from workbench.report.section_features import build_areas
 from workbench.report.tables import Column, table
 from workbench.report.wording import kind_word, value_word
 
@@ -58,6 +59,7 @@ def finding_rows(material: Material, readout: Readout) -> list[dict[str, Any]]:
             "action": finding.action,
             "change_ids": list(finding.change_ids),
             "snapshot_ids": list(finding.snapshot_ids),
+            "facts": [{"text": fact.text, "snapshot_ids": list(fact.snapshot_ids)} for fact in finding.facts],
         }
         for finding in readout.findings
     ]
@@ -87,7 +89,14 @@ def build_changes(material: Material, view: View, readout: Readout) -> Section:
             {"text": _sentence(by_id[change_id]), "evidence": _evidence(by_id[change_id], view)}
             for change_id in told[:_MOST_FACTS]
         ]
-        cards.append({**_card(material, view, finding, number), "facts": facts, "more": len(told) - len(facts)})
+        facts += [
+            {"text": quoted(fact.text), "evidence": view.evidence.listed(fact.snapshot_ids)}
+            for fact in finding.facts[: _MOST_FACTS - len(facts)]
+        ]
+        # Of changes the table below has the rest, of reviews the table in section 5.
+        more = len(told) + len(finding.facts) - len(facts)
+        where = "the table below" if told else "section 5"
+        cards.append({**_card(material, view, finding, number), "facts": facts, "more": more, "where": where})
     # Claims of little weight would bury the rest; section 4 has them.
     listed = [row for row in rows if row["kind"] not in _CLAIM_KINDS or row["severity"] in _WEIGHTY]
     shown = listed
@@ -126,6 +135,7 @@ def build_claims(material: Material, view: View, number: int) -> Section:
     groups: dict[str, list[dict[str, Any]]] = {}
     for same in view.cut(merged):
         groups.setdefault(same[0]["company"], []).append(_claim(same, view))
+    areas = build_areas(material, view)
     body = render(
         "claims",
         number=number,
@@ -134,12 +144,13 @@ def build_claims(material: Material, view: View, number: int) -> Section:
         groups=groups,
         left_out=sum(len(same) for same in merged[view.max_rows :]),
         notes=words(f"{count} at {company}" for company, count in notes.items()),
+        areas=areas.body,
+        area_notes=areas.notes,
     )
     names = ("change_id", "company_id", "company", "source_id", "url", "kind", "before", "after", "severity")
     tail = ("confidence", "why", "observed_at", "snapshot_before", "snapshot_after")
-    return Section(
-        "claims", number, title, "ready", {"claims": [{n: row[n] for n in (*names, *tail)} for row in rows]}, body
-    )
+    data = {"claims": [{n: row[n] for n in (*names, *tail)} for row in rows], "by_area": areas.rows}
+    return Section("claims", number, title, "ready", data, body)
 
 
 def _same_on_several_pages(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Sections 5 to 8: what they will say is not there yet; what is already known for them is."""
+"""Sections 7 and 8: what they will say is not there yet; what is already known for them is."""
 
 from __future__ import annotations
 
@@ -8,124 +8,12 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from workbench.report.html import link, plural, quoted, render, words
+from workbench.report.html import link, plural, quoted, render
 from workbench.report.material import Material, View
 from workbench.report.model import Section
 from workbench.report.tables import Column, table
 
-__all__ = ["build_alerts", "build_creatives", "build_sentiment", "build_voice"]
-
-_LANGUAGES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "de": "German", "fr": "French", "es": "Spanish"}
-
-
-def build_sentiment(material: Material, view: View, number: int) -> Section:
-    """Section 5: how many reviews are in the lake, by company, and whether they will be enough."""
-    title = "Review sentiment"
-    needed = material.workspace.thresholds.min_reviews
-    rows = _reviews_by_company(material)
-    total = sum(row["reviews"] for row in rows)
-    new = sum(row["new_this_week"] for row in rows)
-    body = render(
-        "waiting",
-        id="sentiment",
-        number=number,
-        title=title,
-        notice="Reviews are collected but not scored yet, so no sentiment is stated here.",
-        paragraphs=[
-            f"{plural(total, 'review')} are in the lake, {new:,} of them first seen this week. A company needs "
-            f"{needed} before a sentiment will be stated. The mean rating is what reviewers gave, not a reading of "
-            "what they wrote."
-        ]
-        if total
-        else ["No reviews were collected yet. Add sources of kind “reviews” to workspace.toml."],
-        table=_reviews_table(rows, needed, view) if total else "",
-    )
-    return Section("sentiment", number, title, "not-yet", {"min_reviews": needed, "companies": rows}, body)
-
-
-def _reviews_by_company(material: Material) -> list[dict[str, Any]]:
-    week = material.week
-    found = material.reviews.group_by("company_id").agg(
-        pl.len().alias("reviews"),
-        pl.col("fetched_at").is_between(week.start, week.end, closed="left").sum().alias("new_this_week"),
-        pl.col("rating").is_not_null().sum().alias("rated"),
-        # Ratings are brought to one scale of five; a page that shows no scale is left out.
-        (pl.col("rating") / pl.col("rating_scale") * 5).mean().alias("mean_rating_of_5"),
-        pl.col("language").drop_nulls().unique().sort().alias("languages"),
-        pl.col("published").max().alias("newest"),
-    )
-    newest = (
-        material.reviews.sort("fetched_at", "snapshot_id")
-        .group_by("company_id", "source_id", "url")
-        .agg(pl.col("snapshot_id").last())
-        .sort("source_id", "url")
-        .group_by("company_id")
-        .agg("snapshot_id")
-    )
-    pages = dict(newest.iter_rows())
-    by_id = {row["company_id"]: row for row in found.iter_rows(named=True)}
-    rows = []
-    for company in material.workspace.companies:
-        row = by_id.get(company.id, {})
-        mean = row.get("mean_rating_of_5")
-        rows.append(
-            {
-                "company_id": company.id,
-                "company": company.name,
-                "reviews": row.get("reviews", 0),
-                "new_this_week": row.get("new_this_week", 0),
-                "rated": row.get("rated", 0),
-                "mean_rating_of_5": None if mean is None else round(mean, 2),
-                "languages": list(row.get("languages", [])),
-                "newest": row.get("newest"),
-                "snapshot_ids": list(pages.get(company.id, [])),
-            }
-        )
-    return rows
-
-
-def _reviews_table(rows: list[dict[str, Any]], needed: int, view: View) -> Markup:
-    columns = [
-        Column("company", "Company"),
-        Column("reviews", "Reviews", "right"),
-        Column("new", "New this week", "right"),
-        Column("rating", "Mean rating of 5", "right"),
-        Column("languages", "Languages"),
-        Column("enough", f"At least {needed}"),
-        Column("evidence", "Newest read from"),
-    ]
-    made = [
-        {
-            "company": row["company"],
-            "reviews": f"{row['reviews']:,}",
-            "new": f"{row['new_this_week']:,}",
-            "rating": None if row["mean_rating_of_5"] is None else f"{row['mean_rating_of_5']:.1f}",
-            "languages": words(_LANGUAGES.get(code, code) for code in row["languages"]),
-            "enough": "yes" if row["reviews"] >= needed else f"no, {needed - row['reviews']} short",
-            "evidence": view.evidence.listed(row["snapshot_ids"]),
-        }
-        for row in rows
-    ]
-    return table("t-reviews", "Reviews waiting to be scored.", columns, made)
-
-
-def build_voice(material: Material, view: View, number: int) -> Section:
-    """Section 6: nothing is counted yet."""
-    title = "Share of voice"
-    names = words(company.name for company in material.workspace.companies)
-    body = render(
-        "waiting",
-        id="voice",
-        number=number,
-        title=title,
-        notice="Mentions are not counted yet, so no share is stated here.",
-        paragraphs=[
-            f"This section will show how often {names} are named in the collected texts: "
-            "a share of what was collected, not of everything that was said."
-        ],
-        table="",
-    )
-    return Section("voice", number, title, "not-yet", {}, body)
+__all__ = ["build_alerts", "build_creatives"]
 
 
 def build_alerts(material: Material, view: View, number: int) -> Section:

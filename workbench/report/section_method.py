@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from workbench.insight.stars import ENOUGH_AGREEMENT, ENOUGH_RATED
 from workbench.report.html import day, link, minute, plural, quoted, render
 from workbench.report.material import DAYS_SHOWN, Material, View
 from workbench.report.model import Section
@@ -33,6 +34,25 @@ _STEPS = (
 )
 
 
+_READING_STEPS = (
+    "A review belongs to the week it was published in; without a date, or with one later than the day after it was "
+    "first seen, to the week it was first seen. It counts once. The baseline is the four whole weeks before.",
+    "A model gives each review a sentiment and its topics. The sentiment is that of the whole review. Scores of two "
+    "engines are never compared: for each task the engine counts that read most of the week's reviews, and reviews "
+    "that only another one read are left out and counted.",
+    "Two shares are compared with the baseline: negative reviews among those on a topic, and complaints, which are "
+    "negative reviews on a topic among all. Intervals are Newcombe's hybrid score intervals at 95 %, tests are "
+    "Fisher's exact test, and all tests of the week are corrected together after Benjamini and Hochberg.",
+    "The reviewers' own stars check the model: where they agree in less than "
+    f"{ENOUGH_AGREEMENT * 100:.0f} % of {ENOUGH_RATED} reviews or more, the report warns and makes no finding of it. "
+    "A finding from reviews needs a shift of 10 points and has a confidence of 0.85 at most.",
+    "Quotes are chosen by how sure the model is and how much they say, in proportion to the sentiments, without near "
+    "repeats. They are quoted as written and never translated.",
+    "Names are matched exactly, whatever their case, at word ends where a script has them, the longest first. A "
+    "single word of at most five letters needs its capital letter. Shares have Wilson score intervals.",
+)
+
+
 def build_method(material: Material, view: View, number: int) -> Section:
     """Parameters, thresholds, versions and the evidence table. Built last: it lists what the others cited."""
     title = "Method and evidence"
@@ -40,12 +60,15 @@ def build_method(material: Material, view: View, number: int) -> Section:
     parameters = _parameters(material)
     versions = _versions(material)
     digest = _input_digest(material)
+    models = _models(material)
     body = render(
         "method",
         number=number,
         title=title,
         steps=_STEPS,
-        models="Everything above comes from fixed rules. Reviews and images are not read by a model yet.",
+        models="Everything above comes from fixed rules. Reviews and images were not read by a model.",
+        reading_steps=_READING_STEPS,
+        readings=_models_table(models) if models else "",
         parameters=parameters,
         versions=versions,
         evidence_intro=(
@@ -59,7 +82,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
     data = {
         "parameters": parameters,
         "versions": versions,
-        "models": [],
+        "models": models,
         "snapshots": {"count": material.pages.height, "sha256": digest},
     }
     return Section("method", number, title, "ready", data, body)
@@ -92,6 +115,46 @@ def _versions(material: Material) -> dict[str, str]:
     extractors = sorted(used.drop_nulls().unique().to_list())
     found = {"workbench": version("workbench"), "extractor": ", ".join(extractors) or "none: no page this week"}
     return {**found, **{package: version(package) for package in PACKAGES}}
+
+
+def _models(material: Material) -> list[dict[str, Any]]:
+    """The engines whose scores this report used, by task, with the number of texts."""
+    found = []
+    for task, use in material.scored.engines.items():
+        if use.engine_id is None:
+            continue
+        found.append(
+            {
+                "task": task,
+                "model": use.model,
+                "engine_id": use.engine_id,
+                "backend": use.backend,
+                "precision": use.precision,
+                "texts": use.scored_week + use.scored_baseline,
+            }
+        )
+    return found
+
+
+def _models_table(models: list[dict[str, Any]]) -> Markup:
+    columns = [
+        Column("task", "Task"),
+        Column("model", "Model"),
+        Column("engine", "Engine"),
+        Column("precision", "Runs on, in"),
+        Column("texts", "Reviews read", "right"),
+    ]
+    made = [
+        {
+            "task": row["task"],
+            "model": row["model"],
+            "engine": Markup("<code>{}</code>").format(row["engine_id"]),
+            "precision": f"{row['backend']}, {row['precision']}",
+            "texts": f"{row['texts']:,}",
+        }
+        for row in models
+    ]
+    return table("t-models", "Models that read the reviews of this week and of the four weeks before.", columns, made)
 
 
 def _input_digest(material: Material) -> str:

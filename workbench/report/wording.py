@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["availability_word", "kind_word", "value_word"]
+__all__ = ["availability_word", "kind_word", "language_word", "value_word"]
 
 _KINDS = {
     "price": "Price",
@@ -40,6 +40,14 @@ _AVAILABILITY = {
     "MadeToOrder": "made to order",
     "Reserved": "reserved",
 }
+
+
+_LANGUAGES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "de": "German", "fr": "French", "es": "Spanish"}
+
+
+def language_word(code: str) -> str:
+    """An ISO 639-1 code in words; one that is not known stays."""
+    return _LANGUAGES.get(code, code)
 
 
 def kind_word(kind: str) -> str:

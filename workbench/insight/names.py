@@ -1,0 +1,120 @@
+"""Finding the names of known companies and products in texts.
+
+Names and aliases come from workspace.toml. They are matched exactly, whatever their case and width, and:
+
+- where a name begins or ends with a digit or a letter of a script with spaces, a word must begin or end there.
+  Chinese, Japanese and Korean have no such borders: a name in them is found anywhere, and so is "Folio" between two
+  of their characters;
+- the longest name wins: in "Ondine Cloud" only that is found, and neither "Ondine" nor "Cloud";
+- one short Latin word (SHORT characters at most, such as "Slate" or "M2") may be a common word or a unit. It counts
+  only with a capital letter where workspace.toml writes it with one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from workbench.workspace import Workspace
+
+__all__ = ["SHORT", "Mention", "NameFinder", "normal", "whole_word"]
+
+SHORT = 5
+"""Characters of a single word that needs its capital letter."""
+
+# Letters of scripts that are written without spaces, and their full stops and brackets.
+_SPACELESS = "\u2e80-\u2fff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
+_LETTER = rf"[^\W{_SPACELESS}]"  # a letter, digit or underscore of any other script
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A known name in a text; offsets are those of ``normal(text)``, end exclusive."""
+
+    start: int
+    end: int
+    company_id: str
+    name: str
+    """The company's or product's own name, whichever alias was found."""
+
+
+@dataclass(frozen=True)
+class _Name:
+    pattern: re.Pattern[str]
+    capital: bool
+    length: int
+    company_id: str
+    name: str
+
+
+def normal(text: str) -> str:
+    """``text`` as names are looked for in it: compatibility forms made equal, blanks run together, case kept."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def whole_word(text: str, start: int, end: int) -> bool:
+    """Whether ``text[start:end]`` begins and ends where a word does."""
+    cut_before = start > 0 and _joined(text[start - 1], text[start : start + 1])
+    cut_after = end < len(text) and _joined(text[end - 1 : end], text[end])
+    return start < end and not cut_before and not cut_after
+
+
+def _joined(left: str, right: str) -> bool:
+    return re.fullmatch(_LETTER, left) is not None and re.fullmatch(_LETTER, right) is not None
+
+
+class NameFinder:
+    """Finds the names of a workspace's companies and products."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        names: dict[str, _Name] = {}
+        for company in workspace.companies:
+            for own, variants in (
+                (company.name, company.aliases),
+                *((product.name, product.aliases) for product in company.products),
+            ):
+                for variant in (own, *variants):
+                    text = normal(variant)
+                    # The first company to claim a name keeps it.
+                    if text and text.casefold() not in names:
+                        names[text.casefold()] = _name(text, company.id, own)
+        self._names = sorted(names.values(), key=lambda name: (-name.length, name.name, name.pattern.pattern))
+        self._folded = tuple(sorted(names))
+
+    def find(self, text: str) -> list[Mention]:
+        """Every mention in ``text``, in order; no two overlap."""
+        plain = normal(text)
+        found: list[Mention] = []
+        for name in self._names:
+            for match in name.pattern.finditer(plain):
+                if name.capital and not match[0][0].isupper():
+                    continue
+                start, end = match.span()
+                if all(end <= other.start or start >= other.end for other in found):
+                    found.append(Mention(start, end, name.company_id, name.name))
+        return sorted(found, key=lambda mention: mention.start)
+
+    def companies(self, text: str) -> tuple[str, ...]:
+        """Ids of the companies that ``text`` names, each once, sorted."""
+        return tuple(sorted({mention.company_id for mention in self.find(text)}))
+
+    def knows(self, text: str) -> bool:
+        """Whether ``text`` is or holds a known name, or is a part of one in whole words, in any case."""
+        folded = normal(text).casefold()
+        if self.find(text) or folded in self._folded:
+            return True
+        inside = re.compile(_bounded(folded))
+        return bool(folded) and any(inside.search(name) for name in self._folded)
+
+
+def _name(text: str, company_id: str, own: str) -> _Name:
+    single = re.fullmatch(rf"{_LETTER}+", text) is not None
+    capital = single and len(text) <= SHORT and text[0].isupper()
+    return _Name(re.compile(_bounded(text), re.IGNORECASE), capital, len(text), company_id, own)
+
+
+def _bounded(text: str) -> str:
+    before = rf"(?<!{_LETTER})" if re.match(_LETTER, text) else ""
+    after = rf"(?!{_LETTER})" if re.search(rf"{_LETTER}\Z", text) else ""
+    return f"{before}{re.escape(text)}{after}"
