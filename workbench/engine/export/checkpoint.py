@@ -221,6 +221,11 @@ def _load_tokenizer(source: Source) -> tuple[Tokenizer, int]:
                 "converted. Name a checkpoint with tokenizer.json."
             )
         tokenizer: Tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+        if not _words(tokenizer):  # the library makes an empty one where it finds no vocabulary
+            raise ModelError(
+                f"{source.name} has no tokenizer: neither tokenizer.json nor a vocabulary. Save it beside the model "
+                "with the tokenizer's save_pretrained."
+            )
         tokenizer.no_padding()
         tokenizer.no_truncation()
         for text in _SAMPLES:
