@@ -32,8 +32,10 @@ def usable_cores() -> int:
 class OnnxSession:
     """A model folder, loaded into onnxruntime on the CPU. Weights stored as FP16 are computed with in FP32.
 
-    ``threads``: cores to use; None is all this process may run on. Raises ModelError when onnxruntime is not
-    installed, a file is missing or damaged, or model.onnx, tokenizer.json and model.toml do not fit together.
+    ``threads``: cores to use; None is all this process may run on. Each run stays on one core, and ``slots`` runs go
+    on at once: on two cores, small batches side by side are half as fast again as one batch spread over both, where
+    the threads wait for each other between any two operators. Raises ModelError when onnxruntime is not installed, a
+    file is missing or damaged, or model.onnx, tokenizer.json and model.toml do not fit together.
     """
 
     def __init__(self, folder: Path | str, *, threads: int | None = None) -> None:
@@ -43,12 +45,10 @@ class OnnxSession:
         except ImportError as error:
             raise ModelError(f"onnxruntime cannot be loaded: {error}. Install it: pip install onnxruntime") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors come back as exceptions; warnings are about hardware it may not find
-        # Threads that spin between two operators keep a whole core busy for as long as the session lives.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(str(spec.onnx), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's exceptions share no base of their own
@@ -57,9 +57,10 @@ class OnnxSession:
             ) from None
         self._session: Any = session
         self._spec = spec
+        self._slots = threads or usable_cores()
         self._engine_id = engine_id(spec, precision="fp32", backend="onnxruntime", version=onnxruntime.__version__)
         self._check(TextEncoder(spec).vocabulary_size)
-        logger.info("%s runs in onnxruntime %s, FP32, %d threads", spec.title, onnxruntime.__version__, self.threads)
+        logger.info("%s runs in onnxruntime %s, FP32, %d cores", spec.title, onnxruntime.__version__, self._slots)
 
     @property
     def spec(self) -> ModelSpec:
@@ -82,9 +83,9 @@ class OnnxSession:
         return self._engine_id
 
     @property
-    def threads(self) -> int:
-        """The cores one run uses."""
-        return int(self._loaded().get_session_options().intra_op_num_threads)
+    def slots(self) -> int:
+        """The cores used: one run each."""
+        return self._slots
 
     def run(
         self, input_ids: NDArray[np.int32], attention_bias: NDArray[np.float32], outputs: Sequence[str]

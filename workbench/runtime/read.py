@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,8 +29,9 @@ from workbench.tasks.language import detect_language
 
 __all__ = ["TOKEN_BUDGET", "Reading", "read_texts"]
 
-TOKEN_BUDGET = 1024
-"""Tokens of one batch, padding included: what stays in a core's cache on its way through the layers."""
+TOKEN_BUDGET = 256
+"""Tokens of one batch, padding included: what stays in a core's cache on its way through the layers. Measured on two
+cores: 256 tokens 328 texts a second, 512 to 1024 tokens 280, 2048 tokens 265."""
 
 _CHUNK_TEXTS = 4096
 _CHUNK_CHARACTERS = 1_000_000
@@ -90,19 +92,20 @@ def read_texts(
             f"The model {session.spec.title} gives {', '.join(session.spec.outputs)}, not {', '.join(missing)}. "
             "Name another model for it in workspace.toml, under [models]."
         )
-    reader = _Reader(session, wanted, token_budget)
     answers: list[_Answer] = []
-    with _bar(len(texts), progress) as advance:
+    with ThreadPoolExecutor(session.slots) as pool, _bar(len(texts), progress) as advance:
+        reader = _Reader(session, wanted, token_budget, pool)
         for start, end in _chunks(texts):
             answers += reader.read(texts[start:end], advance)
     return _reading(answers, wanted, session)
 
 
 class _Reader:
-    def __init__(self, session: Session, tasks: tuple[str, ...], token_budget: int) -> None:
+    def __init__(self, session: Session, tasks: tuple[str, ...], token_budget: int, pool: ThreadPoolExecutor) -> None:
         self.session = session
         self.tasks = tasks
         self.token_budget = token_budget
+        self.pool = pool
         self.encoder = TextEncoder(session.spec)
 
     def read(self, texts: Sequence[str | None], advance: Callable[[int], None]) -> list[_Answer]:
@@ -146,10 +149,14 @@ class _Reader:
         for place, (index, _) in enumerate(windows):
             by_text[index].append(place)
         spec = self.session.spec
-        for batch in plan_batches(lengths, max_tokens=spec.max_tokens, token_budget=self.token_budget):
+
+        def run(batch: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
             rows = [self._row(known[windows[place][0]][1], windows[place][1]) for place in batch]
-            input_ids, bias = pad_batch(rows, bucket_length(lengths[batch[0]], spec.max_tokens), pad_id=spec.pad_id)
-            values = self.session.run(input_ids, bias, self.tasks)
+            length = bucket_length(lengths[batch[0]], spec.max_tokens)
+            return self.session.run(*pad_batch(rows, length, pad_id=spec.pad_id), self.tasks)
+
+        batches = plan_batches(lengths, max_tokens=spec.max_tokens, token_budget=self.token_budget)
+        for batch, values in zip(batches, self.pool.map(run, batches), strict=True):
             for row, place in enumerate(batch):
                 logits[place] = {task: self._own(task, values[task][row], lengths[place]) for task in self.tasks}
                 index = windows[place][0]

@@ -40,6 +40,10 @@ class Session(Protocol):
     def engine_id(self) -> str:
         """16 hex digits: the same weights, labels, precision and backend version give the same id."""
 
+    @property
+    def slots(self) -> int:
+        """How many runs at once make full use of the device."""
+
     def run(
         self, input_ids: NDArray[np.int32], attention_bias: NDArray[np.float32], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:

@@ -3,5 +3,15 @@
 from __future__ import annotations
 
 from workbench.scoring.api import SCORE_SCHEMA, Scorer, bundled_model, open_scorer, score, score_columns
+from workbench.scoring.files import FileScores, score_file
 
-__all__ = ["SCORE_SCHEMA", "Scorer", "bundled_model", "open_scorer", "score", "score_columns"]
+__all__ = [
+    "SCORE_SCHEMA",
+    "FileScores",
+    "Scorer",
+    "bundled_model",
+    "open_scorer",
+    "score",
+    "score_columns",
+    "score_file",
+]
