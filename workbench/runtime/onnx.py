@@ -41,7 +41,7 @@ class OnnxSession:
     def __init__(self, folder: Path | str, *, threads: int | None = None) -> None:
         spec = load_spec(folder)
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-untyped, unused-ignore]
         except ImportError as error:
             raise ModelError(f"onnxruntime cannot be loaded: {error}. Install it: pip install onnxruntime") from None
         options = onnxruntime.SessionOptions()
@@ -59,13 +59,19 @@ class OnnxSession:
         self._spec = spec
         self._slots = threads or usable_cores()
         self._engine_id = engine_id(spec, precision="fp32", backend="onnxruntime", version=onnxruntime.__version__)
-        self._check(TextEncoder(spec).vocabulary_size)
+        self._encoder = TextEncoder(spec)
+        self._check(self._encoder.vocabulary_size)
         logger.info("%s runs in onnxruntime %s, FP32, %d cores", spec.title, onnxruntime.__version__, self._slots)
 
     @property
     def spec(self) -> ModelSpec:
         """What the model folder says."""
         return self._spec
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The folder's tokenizer."""
+        return self._encoder
 
     @property
     def backend(self) -> Backend:

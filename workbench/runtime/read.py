@@ -23,7 +23,7 @@ from workbench.tasks.decode import (
     topic_names,
     topic_probabilities,
 )
-from workbench.tasks.encode import EncodedText, TextEncoder, reason_not_readable
+from workbench.tasks.encode import EncodedText, reason_not_readable
 from workbench.tasks.labels import SENTIMENTS, TASKS
 from workbench.tasks.language import detect_language
 
@@ -106,7 +106,7 @@ class _Reader:
         self.tasks = tasks
         self.token_budget = token_budget
         self.pool = pool
-        self.encoder = TextEncoder(session.spec)
+        self.encoder = session.encoder
 
     def read(self, texts: Sequence[str | None], advance: Callable[[int], None]) -> list[_Answer]:
         """The answers for one chunk."""

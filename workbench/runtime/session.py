@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec
 
 __all__ = ["Backend", "Precision", "Session", "engine_id"]
@@ -27,6 +28,10 @@ class Session(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """What the model folder says."""
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The folder's tokenizer, loaded once."""
 
     @property
     def backend(self) -> Backend:
