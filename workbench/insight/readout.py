@@ -30,6 +30,8 @@ _WEIGHT = {"high": 3.0, "medium": 2.0}
 """Only these severities make a finding."""
 _SAME_COMPANY = 0.6
 """A further finding on the same company counts this much less."""
+_OTHER_MATTER = 0.8
+"""What its customers say is another matter than what it does, so such a finding counts less by this only."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,10 @@ def _choose(candidates: list[tuple[Finding, float]]) -> tuple[Finding, ...]:
 
         def score(candidate: tuple[Finding, float]) -> tuple[float, float]:
             finding, size = candidate
-            told = sum(1 for other in chosen if other.company_id == finding.company_id)
-            return (round(_WEIGHT[finding.severity] * finding.confidence * _SAME_COMPANY**told, 6), size)
+            told = [bool(other.facts) for other in chosen if other.company_id == finding.company_id]
+            same = told.count(bool(finding.facts))
+            factor = _SAME_COMPANY**same * _OTHER_MATTER ** (len(told) - same)
+            return (round(_WEIGHT[finding.severity] * finding.confidence * factor, 6), size)
 
         best = max(left, key=score)  # the first of equals, which is the workspace's order
         left.remove(best)

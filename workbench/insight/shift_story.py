@@ -115,5 +115,5 @@ def _fact(row: Mapping[str, Any], topics: Mapping[str, str]) -> str:
     return (
         f"{what}: {row['cases_week']} of {row['reviews_week']} ({percent_words(row['share_week'])}), before "
         f"{row['cases_baseline']} of {row['reviews_baseline']} ({percent_words(row['share_baseline'])}); "
-        f"{points} points, 95 % interval {interval}, q {q}"
+        f"{points} points, 95 % interval {interval}, q {q}; as a model read them"
     )

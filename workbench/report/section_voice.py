@@ -19,7 +19,7 @@ __all__ = ["build_voice", "voice_table"]
 
 _MOST_NAMES = 10
 _FEWEST = 2  # reviews that name it; one may be a slip of the model
-_MOST_SNAPSHOTS = 3
+_MOST_SNAPSHOTS = 2
 _FEW_MENTIONS = 30
 
 
@@ -97,9 +97,7 @@ def _table(rows: Sequence[Mapping[str, Any]], view: View) -> Markup:
         Column("mentions", "Mentions", "right"),
         Column("share", "Share", "right"),
         Column("change", "Change, points", "right"),
-        Column("own", "Own reviews", "right"),
-        Column("other", "Others' reviews", "right"),
-        Column("pages", "Others' pages", "right"),
+        Column("where", "Where they stand"),
         Column("self", "Own pages*", "right"),
         Column("evidence", "Evidence"),
     ]
@@ -113,9 +111,7 @@ def _table(rows: Sequence[Mapping[str, Any]], view: View) -> Markup:
             "change": None
             if row["delta"] is None
             else _two(points(row["delta"]), f"{points(row['delta_low'])} to {points(row['delta_high'])}"),
-            "own": f"{row['in_own_reviews']:,}",
-            "other": f"{row['in_other_reviews']:,}",
-            "pages": f"{row['on_other_pages']:,}",
+            "where": Markup('<span class="small">{}</span>').format(_where(row)),
             "self": f"{row['self_mentions_week']:,}",
             "evidence": view.evidence.listed(row["snapshot_ids"][:_MOST_SNAPSHOTS]),
         }
@@ -126,6 +122,15 @@ def _table(rows: Sequence[Mapping[str, Any]], view: View) -> Markup:
         "*Counted apart, no part of the share."
     )
     return table("t-voice", caption, columns, made, total=len(rows))
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    places = (
+        ("own reviews", "in_own_reviews"),
+        ("others' reviews", "in_other_reviews"),
+        ("others' pages", "on_other_pages"),
+    )
+    return ", ".join(f"{name} {row[key]:,}" for name, key in places if row[key])
 
 
 def _two(first: str, second: str) -> Markup:
