@@ -1,23 +1,12 @@
 """One run of the demo's week, shared by the tests of this folder, in a home of its own."""
 
-from pathlib import Path
-
 import pytest
+from homes import make_home
 
 from workbench.demo import make_demo
 from workbench.flow import newest_week, run_week
 from workbench.settings import settings
 from workbench.workspace import load_workspace
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def make_home(folder):
-    """A home with the project's notebooks; reports and workspaces land in ``folder``."""
-    (folder / "notebooks").mkdir(parents=True)
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        (folder / "notebooks" / path.name).write_bytes(path.read_bytes())
-    return folder
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import make_home
 from filelock import FileLock
+from homes import make_home
 
 from workbench.demo import make_demo
 from workbench.errors import FlowError, NotebookError, ParameterError, RunLockedError
