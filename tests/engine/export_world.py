@@ -16,6 +16,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+torch.set_num_threads(1)  # the models are so small that a second core only waits
+
 FAMILIES = ("bert", "distilbert", "electra", "roberta", "xlm-roberta", "minilm")
 STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
 TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-PRODUCT", "I-PRODUCT")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokenizers import Tokenizer
+from tqdm.auto import tqdm
 
 from workbench.engine.export.card import card_text
 from workbench.engine.export.extra import import_onnx, import_torch, import_transformers
@@ -109,35 +110,32 @@ def _plan(source: Source, task: str, labels: Mapping[str, str]) -> LabelPlan:
 
 
 def _write(source: Source, plan: LabelPlan, folder: Path, *, store_fp16: bool) -> None:
-    tokenizer, max_tokens = _load_tokenizer(source)
-    model = _load_model(source, plan)
-    if tokenizer.get_vocab_size() > model.config.vocab_size:
-        raise ModelError(
-            f"The tokenizer of {source.name} knows {tokenizer.get_vocab_size()} tokens, the model "
-            f"{model.config.vocab_size}; they do not belong together. Save both from the same training run."
-        )
-    roberta = FAMILIES[model.config.model_type] == "from padding"
-    pad_id = int(model.config.pad_token_id or 0)
-    positions = int(model.config.max_position_embeddings) - (pad_id + 1 if roberta else 0)
-    max_tokens = min(max_tokens, positions)
-    if not store_fp16 and model.num_parameters() > _FP32_LIMIT:
-        _LOG.warning("%s is too large for one file in FP32; its weights are stored as FP16", source.name)
-        store_fp16 = True
-    if store_fp16:
-        round_weights(model)
-    probes = make_probes(
-        specials=tokenizer.encode("").ids, vocabulary=_words(tokenizer), max_tokens=max_tokens, pad_id=pad_id
-    )
-    references = reference_outputs(model, probes)
-    # Weights of a graph above 2 GB come as files beside it, and go when it is one file again.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".trace.") as scratch:
-        traced = Path(scratch) / "model.onnx"
-        trace_graph(model, plan, traced)
+    with tqdm(total=4, desc=f"Exporting {source.name}", unit="step", leave=False) as bar:
+        tokenizer, intended = _load_tokenizer(source)
+        model = _load_model(source, plan)
+        pad_id, max_tokens = _limits(source, model, tokenizer, intended)
+        if not store_fp16 and model.num_parameters() > _FP32_LIMIT:
+            _LOG.warning("%s is too large for one file in FP32; its weights are stored as FP16", source.name)
+            store_fp16 = True
         if store_fp16:
-            store_weights_fp16(traced)
-        traced.replace(folder / "model.onnx")
-    check_graph(folder / "model.onnx", plan)
-    worst = check_parity(folder / "model.onnx", plan, probes, references)
+            round_weights(model)
+        bar.update()
+        probes = make_probes(
+            specials=tokenizer.encode("").ids, vocabulary=_words(tokenizer), max_tokens=max_tokens, pad_id=pad_id
+        )
+        references = reference_outputs(model, probes)
+        bar.update()
+        # Weights of a graph above 2 GB come as files beside it, and go when it is one file again.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".trace.") as scratch:
+            traced = Path(scratch) / "model.onnx"
+            trace_graph(model, plan, traced)
+            if store_fp16:
+                store_weights_fp16(traced)
+            traced.replace(folder / "model.onnx")
+        check_graph(folder / "model.onnx", plan)
+        bar.update()
+        worst = check_parity(folder / "model.onnx", plan, probes, references)
+        bar.update()
     tokenizer.save(str(folder / "tokenizer.json"))
     digest = hash_checkpoint(source.folder)
     provenance: dict[str, Any] = {
@@ -160,6 +158,21 @@ def _write(source: Source, plan: LabelPlan, folder: Path, *, store_fp16: bool) -
         source=provenance,
     )
     write_text(folder / "model.toml", text)
+
+
+def _limits(source: Source, model: Any, tokenizer: Tokenizer, intended: int) -> tuple[int, int]:
+    """The id of padding, and the tokens a text may have with those that mark its beginning and end."""
+    config = model.config
+    known = max(tokenizer.get_vocab().values()) + 1
+    if known > config.vocab_size:
+        raise ModelError(
+            f"The tokenizer of {source.name} knows {known} tokens, the model {config.vocab_size}; they do not belong "
+            "together. Save both from the same training run."
+        )
+    pad_id = int(config.pad_token_id or 0)
+    # RoBERTa's first position is the one after padding's.
+    before = pad_id + 1 if FAMILIES[config.model_type] == "from padding" else 0
+    return pad_id, min(intended, int(config.max_position_embeddings) - before)
 
 
 def model_name(source: str) -> str:
