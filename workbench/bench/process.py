@@ -2,8 +2,8 @@
 
 A request is {"do": "read" | "each" | "logits" | "end", "texts": [...]}. The answer to "read" is {"seconds": s} for
 all texts in one call, to "each" {"seconds": [...]} for one call a text, to "logits" {"logits": [[...], ...]}, to
-"end" {"peak_mb": m}. The first line a peer writes is {"about": "..."}. This module needs nothing but Python, so that it
-runs under an interpreter that has no workbench.
+"end" {"peak_mb": m}. The first line a peer writes is {"about": "..."}. This module needs nothing but Python, so that
+it runs under an interpreter that has no workbench.
 """
 
 from __future__ import annotations
