@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 from lxml import html
 from report_world import WEEK, executed_notebook, hostile_world, plain_world
+from scored_reviews import hostile_reviews, scored_world
 
 from workbench.report import MAX_BYTES, build_report, render_report
 from workbench.settings import settings
@@ -125,6 +126,12 @@ def plain_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def scored_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scored")
+    return rendered(scored_world(folder / "workspace"), folder)
+
+
+@pytest.fixture(scope="session")
 def demo_page() -> Path:
     page = settings().reports / "demo" / "2026-W47" / "report.html"
     if not page.is_file():
@@ -132,7 +139,7 @@ def demo_page() -> Path:
     return page
 
 
-@pytest.fixture(params=["plain_page", "demo_page"])
+@pytest.fixture(params=["plain_page", "scored_page", "demo_page"])
 def page(request: pytest.FixtureRequest) -> Path:
     made: Path = request.getfixturevalue(request.param)
     return made
@@ -193,7 +200,7 @@ def test_a_hostile_page_reaches_nobody(chromium: str, canary: Canary, tmp_path: 
     world = hostile_world(tmp_path / "workspace", *attacks)
     for row in world.rows["creatives"]:
         row["image_url"] = f"{canary.url}/creative.png"
-    page = rendered(world, tmp_path)
+    page = rendered(hostile_reviews(world), tmp_path)
     assert "127.0.0.1" in names(page)
     seen = visit(chromium, tmp_path, page)
     assert canary.seen == []
