@@ -113,7 +113,10 @@ def shift_figure(name: str, rows: Sequence[Mapping[str, Any]], material: Materia
             )
             along = axes.get_yaxis_transform()
             if narrow:
-                axes.text(0, y - 0.42, labels(text, 52), transform=along, va="center", size=11, color=figures.INK)
+                axes.text(
+                    0, y - 0.42, labels(text, 52), transform=along, va="center", size=11, color=figures.INK,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                )  # fmt: skip
             else:
                 axes.text(
                     -10 / (width - left - right),

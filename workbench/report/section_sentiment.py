@@ -19,7 +19,7 @@ from workbench.report.html import plural, quoted, render, words
 from workbench.report.material import Material, View
 from workbench.report.model import Section
 from workbench.report.section_reviews import build_unscored, review_counts
-from workbench.report.shift_tables import q_words, shift_table
+from workbench.report.shift_tables import q_words, shift_table, thin_topics
 from workbench.report.wording import language_word
 
 __all__ = ["build_sentiment"]
@@ -52,6 +52,7 @@ def build_sentiment(material: Material, view: View, number: int) -> Section:
         figure=shift_figure("f-shift", drawn, material) if drawn else "",
         table=shift_table(material, view, rows),
         key=_key(rows, needed),
+        thin=thin_topics(material, rows),
         companies=[_shown(company, material, view) for company in companies if company["reviews_week"]],
     )
     data = {

@@ -14,7 +14,7 @@ from workbench.report.figure_shift import points
 from workbench.report.material import Material, View
 from workbench.report.tables import Column, table
 
-__all__ = ["q_words", "sentiment_table", "shift_table"]
+__all__ = ["q_words", "sentiment_table", "shift_table", "thin_topics"]
 
 _NOT_ENOUGH = Markup('<span class="small">not enough reviews</span>')
 
@@ -39,18 +39,10 @@ def shift_table(material: Material, view: View, rows: Sequence[Mapping[str, Any]
         Column("complaints", "Complaints", "right"),
         Column("change_complaints", "Change, points", "right"),
     ]
-    cells: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["company_id"], row["topic"]), {})[row["measure"]] = row
     made: list[dict[str, Any]] = []
-    thin: dict[str, list[str]] = {}
-    for (company_id, topic), measures in cells.items():
+    for (company_id, topic), measures in _cells(rows).items():
         mood, complaints = measures["negative"], measures.get("complaints")
-        if topic != ALL and not any(row["delta"] is not None for row in measures.values()):
-            name = topic_name(material.workspace, topic)
-            thin.setdefault(company_id, []).append(
-                f"{name} ({mood['reviews_week']}, before {mood['reviews_baseline']})"
-            )
+        if _thin(topic, measures):
             continue
         name = topic_name(material.workspace, topic)
         made.append(
@@ -64,18 +56,34 @@ def shift_table(material: Material, view: View, rows: Sequence[Mapping[str, Any]
                 "change_complaints": _change(complaints) if complaints else None,
             }
         )
-    for company_id, topics in thin.items():
-        row = {
-            "company": material.company_name(company_id),
-            "topic": Markup('<span class="none">{}</span>').format(", ".join(topics)),
-            "change": _NOT_ENOUGH,
-            "change_complaints": _NOT_ENOUGH,
-        }
-        # Under the company's own rows.
-        last = max((n for n, other in enumerate(made) if other["company"] == row["company"]), default=len(made) - 1)
-        made.insert(last + 1, row)
     caption = "Negative reviews this week and in the four weeks before, by topic."
     return table("t-sentiment", caption, columns, view.cut(made), group="company", total=len(made))
+
+
+def thin_topics(material: Material, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The topics that are not in the table, as a sentence; empty when all are."""
+    found: dict[str, list[str]] = {}
+    for (company_id, topic), measures in _cells(rows).items():
+        if _thin(topic, measures):
+            counts = f"{measures['negative']['reviews_week']}, before {measures['negative']['reviews_baseline']}"
+            found.setdefault(company_id, []).append(f"{topic_name(material.workspace, topic)} ({counts})")
+    if not found:
+        return ""
+    listed = "; ".join(f"{material.company_name(company)}: {', '.join(topics)}" for company, topics in found.items())
+    return f"Not in the table, not enough reviews: {listed}."
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """The measures of each company and topic."""
+    cells: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["company_id"], row["topic"]), {})[row["measure"]] = row
+    return cells
+
+
+def _thin(topic: str, measures: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there is nothing to compare on a topic. All reviews of a company always stand in the table."""
+    return topic != ALL and all(row["delta"] is None for row in measures.values())
 
 
 def _two(first: str, second: str) -> Markup:
