@@ -177,10 +177,15 @@ def _entity(text: str, offsets: NDArray[np.int32], label: str, score: float) -> 
     # A composed character may be given by its first code point; its marks belong to it.
     while end < len(text) and unicodedata.category(text[end])[0] == "M":
         end += 1
-    while start < end and not _stands_first(text[start], text[start:end]):
-        start += 1
-    while start < end and not _stands_last(text[end - 1], text[start:end]):
-        end -= 1
+    before = (-1, -1)
+    while before != (start, end):
+        before = (start, end)
+        while start < end and not _stands_first(text[start], text[start:end]):
+            start += 1
+        while start < end and not _stands_last(text[end - 1], text[start:end]):
+            end -= 1
+        if start < end and _OPENING.get(text[end - 1]) == text[start]:
+            start, end = start + 1, end - 1
     if not any(char.isalnum() for char in text[start:end]):
         return None
     return Entity(start, end, label, text[start:end], score)

@@ -74,7 +74,9 @@ _WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
 _COMMON_WORDS: Final = {
     "en": "the and of to in is for with that this are you your on it as from be or an by at we can was were not but "
     "have has had my i they he she its so very just all good great no if when what which would will do does did "
-    "don't it's too than then after only one out up about there love nice bad works work product price fast slow",
+    "don't it's too than then after only one out up about there love nice bad works work product price fast slow "
+    "who how why where while any every more most new used needs get got been their them some off over his her "
+    "into between during without also can't didn't i'm i've made make still even",
     "de": "der die und das ist nicht mit ein eine für auf den von dem sie zu im sich auch werden wir oder bei ich es "
     "sehr gut aber war als noch nur schon habe hat wie nach aus man einen mein schlecht alles",
     "fr": "le la les et des une est pour dans que qui sur vous pas avec votre nous ce au du plus ou par je il mais "
@@ -180,14 +182,24 @@ def _main_script(text: str) -> str | None:
 
 def _by_words(text: str, candidates: tuple[str, ...], usual: str | None) -> str | None:
     words = Counter(word.replace("’", "'") for word in _WORD.findall(text.lower()))
-    hits = {language: float(sum(words[word] for word in _WORDS[language] & words.keys())) for language in candidates}
-    for language in candidates:
-        if language in _OWN and not text.isascii():
-            hits[language] += 2 * len(_OWN[language].findall(text.lower()))
+    # One letter is a word in many languages, and a unit, a size or a list's mark in the others.
+    hits = {
+        language: sum(
+            words[word] * (0.4 if len(word) == 1 and word.isascii() else 1) for word in known & words.keys()
+        )
+        for language, known in _WORDS.items()
+        if language in candidates
+    }
+    if not text.isascii():
+        for language in candidates:
+            if language in _OWN:
+                hits[language] += 2 * len(_OWN[language].findall(text.lower()))
+    if max(hits.values()) == 0:
+        # A name, a word, an exclamation: English where nothing speaks against it.
+        return usual or ("en" if "".join(words).isascii() else None)
+    if "en" in hits:
+        hits["en"] += 1
     best = max(hits.values())
-    if best == 0:
-        # A name, a word, an exclamation. English where nothing speaks against it.
-        return usual or ("en" if text.isascii() or not re.search(r"[^\x00-\x7f]", "".join(words)) else None)
     leaders = [language for language in candidates if hits[language] == best]
     # English comes first among equals: "no", "in" and "me" are words in half of Europe.
     return "en" if "en" in leaders else leaders[0]

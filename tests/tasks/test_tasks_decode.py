@@ -1,0 +1,172 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from tests.runtime.tiny_model import ENTITY_LABELS, TOPIC_LABELS
+from workbench.tasks.decode import (
+    choose_topics,
+    find_entities,
+    label_probabilities,
+    sentiment_probabilities,
+    topic_names,
+    topic_probabilities,
+)
+from workbench.tasks.spec import OutputSpec
+
+TAGS = OutputSpec("entities", "tags", tuple(ENTITY_LABELS))
+TOPICS = OutputSpec("topics", "labels", tuple(TOPIC_LABELS), thresholds=(0.5,) * 8)
+
+
+def tag_logits(*names):
+    logits = np.zeros((len(names), len(ENTITY_LABELS)), np.float32)
+    for row, name in enumerate(names):
+        logits[row, ENTITY_LABELS.index(name)] = 9
+    return logits
+
+
+def spans(text, pieces, tags, spec=TAGS):
+    """Entities of ``text`` where ``pieces`` are its tokens, found one after the other."""
+    offsets, at = [], 0
+    for piece in pieces:
+        start = text.index(piece, at)
+        at = start + len(piece)
+        offsets.append((start, at))
+    found = find_entities(text, tag_logits(*tags), spec, offsets=np.array(offsets, np.int32).reshape(-1, 2))
+    assert all(text[entity.start : entity.end] == entity.text for entity in found)
+    return [(entity.label, entity.text) for entity in found]
+
+
+def test_begin_and_inside_are_one_entity():
+    pieces = ["The", "Larkpaper", "Slate", "10", "by", "Larkpaper"]
+    tags = ["O", "B-product", "I-product", "I-product", "O", "B-company"]
+    text = "The Larkpaper Slate 10 by Larkpaper"
+    assert spans(text, pieces, tags) == [("product", "Larkpaper Slate 10"), ("company", "Larkpaper")]
+
+
+def test_inside_without_begin_begins():
+    assert spans("my Slate 10", ["my", "Slate", "10"], ["O", "I-product", "I-product"]) == [("product", "Slate 10")]
+
+
+def test_a_second_begin_is_a_second_entity():
+    assert spans("索尼佳能", list("索尼佳能"), ["B-brand", "I-brand"] * 2) == [("brand", "索尼"), ("brand", "佳能")]
+
+
+def test_another_type_is_another_entity():
+    assert spans("索尼A7", ["索", "尼", "A7"], ["B-brand", "I-brand", "I-model"]) == [
+        ("brand", "索尼"),
+        ("model", "A7"),
+    ]
+
+
+def test_pieces_of_a_word_are_one_word():
+    pieces, text = ["Lark", "pap", "er", "is"], "Larkpaper is"
+    assert spans(text, pieces, ["B-brand", "I-brand", "O", "O"]) == [("brand", "Larkpaper")]
+    assert spans(text, pieces, ["O", "O", "B-brand", "O"]) == []
+    assert spans("DHP486", ["DHP", "486"], ["B-model", "B-brand"])[0][1] == "DHP486"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("(Slate)", "Slate"),
+        (" Slate 10 ,", "Slate 10"),
+        ("Slate (2026)", "Slate (2026)"),
+        ("《墨舒》", "墨舒"),
+        ("《墨舒", "墨舒"),
+        ("Wave+", "Wave+"),
+        ("C#.", "C#"),
+        ("墨舒。", "墨舒"),
+    ],
+)
+def test_what_is_around_a_name_is_not_part_of_it(text, found):
+    assert spans(text, [text], ["B-product"]) == [("product", found)]
+
+
+def test_punctuation_alone_is_no_entity():
+    assert spans("--- !", ["---", "!"], ["B-product", "B-brand"]) == []
+    assert find_entities("", np.zeros((0, 9), np.float32), TAGS, offsets=np.zeros((0, 2), np.int32)) == []
+
+
+def test_marks_belong_to_their_letter():
+    text = "Cafe\u0301 good"
+    found = find_entities(text, tag_logits("B-brand"), TAGS, offsets=np.array([[0, 4]], np.int32))
+    assert [entity.text for entity in found] == ["Cafe\u0301"]
+
+
+def test_the_score_is_the_probability_of_the_type():
+    logits = np.zeros((1, 9), np.float32)
+    logits[0, ENTITY_LABELS.index("B-brand")] = 2
+    (entity,) = find_entities("Moshu", logits, TAGS, offsets=np.array([[0, 5]], np.int32))
+    assert entity.score == pytest.approx((np.e**2 + 1) / (np.e**2 + 8), abs=1e-6)
+
+
+@st.composite
+def texts_with_tokens(draw):
+    text = draw(st.text(st.characters(), min_size=1, max_size=40))
+    cuts = sorted(draw(st.sets(st.integers(0, len(text)), min_size=2, max_size=12)) | {0})
+    offsets = np.array(list(itertools.pairwise(cuts)), np.int32).reshape(-1, 2)
+    logits = draw(st_numpy.arrays(np.float32, (len(offsets), 9), elements=st.floats(-8, 8, width=32)))
+    return text, offsets, logits
+
+
+@given(texts_with_tokens())
+@settings(max_examples=200, deadline=None)
+def test_spans_are_in_order_and_say_what_the_text_says(case):
+    text, offsets, logits = case
+    end = 0
+    for entity in find_entities(text, logits, TAGS, offsets=offsets):
+        assert end <= entity.start < entity.end <= len(text)
+        assert text[entity.start : entity.end] == entity.text
+        assert not entity.text[0].isspace()
+        assert not entity.text[-1].isspace()
+        assert 0 <= entity.score <= 1.0001
+        end = entity.end
+
+
+def test_sentiment_is_calibrated_by_language():
+    spec = OutputSpec("sentiment", "classes", ("negative", "neutral", "positive"), 1.0, {"zh": 4.0})
+    logits = np.array([[4, 0, 0], [4, 0, 0]], np.float32)
+    english, chinese = sentiment_probabilities(logits, spec, ["en", "zh"])
+    assert english[0] == pytest.approx(np.e**4 / (np.e**4 + 2), abs=1e-5)
+    assert chinese[0] == pytest.approx(np.e / (np.e + 2), abs=1e-5)
+
+
+def test_sentiment_of_stars_and_of_two_classes():
+    stars = OutputSpec("sentiment", "classes", ("negative", "negative", "neutral", "positive", "positive"))
+    shares = sentiment_probabilities(np.zeros((1, 5), np.float32), stars, [None])
+    assert shares[0] == pytest.approx([0.4, 0.2, 0.4], abs=1e-6)
+    two = OutputSpec("sentiment", "classes", ("positive", "negative"))
+    assert sentiment_probabilities(np.array([[2, 0]], np.float32), two, ["en"])[0].tolist()[1] == 0
+
+
+def test_large_logits_do_not_overflow():
+    logits = np.array([[1e4, -1e4, 0, 0, 0, 0, 0, 0]], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        found = label_probabilities(logits, TOPICS, ["en"])
+    assert found[0, :3].tolist() == [1.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("over", "chosen"),
+    [
+        ({"price": 0.9, "bug": 0.6}, ("price", "bug")),
+        ({"price": 0.9, "other": 0.95}, ("price",)),
+        ({"other": 0.95}, ("other",)),
+        ({"quality": 0.4, "bug": 0.3}, ("quality",)),
+    ],
+)
+def test_topics(over, chosen):
+    probabilities = np.array([over.get(label, 0.01) for label in TOPIC_LABELS], np.float32)
+    assert choose_topics(probabilities, TOPICS) == chosen
+
+
+def test_topics_of_a_classifier_with_several_names_for_one():
+    spec = OutputSpec("topics", "classes", ("price", "delivery", "delivery"))
+    shares = label_probabilities(np.log(np.array([[0.4, 0.3, 0.3]], np.float32)), spec, [None])
+    assert choose_topics(shares[0], spec) == ("delivery",)
+    assert topic_names(spec) == ("price", "delivery")
+    assert topic_probabilities(shares, spec)[0] == pytest.approx([0.4, 0.6], abs=1e-6)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.errors import ModelError
+from workbench.tasks.encode import OVERLAP, TextEncoder, reason_not_readable
+from workbench.tasks.spec import load_spec
+
+ANY_TEXT = st.text(st.characters(), max_size=200)  # lone surrogates and control characters included
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_module):
+    return TextEncoder(load_spec(tiny_module))
+
+
+@pytest.fixture(scope="module")
+def tiny_module(tiny):
+    return tiny
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "null"),
+        ("", "empty"),
+        (" \t\n\u3000", "only spaces and control characters"),
+        ("\x00\x01\x1b", "only spaces and control characters"),
+        ("\u200b\u2060\ufeff", "only spaces and control characters"),
+        ("\ud800", "only spaces and control characters"),
+        ("!!! ...", "no letters"),
+        ("12345", "no letters"),
+        ("12 👍", "no letters"),
+        ("👍", "only emoji"),
+        ("👨‍👩‍👧 ❤️", "only emoji"),
+        ("a", None),
+        ("好", None),
+        ("👍 ok", None),
+        ("مرحبا", None),
+    ],
+)
+def test_why_a_text_is_not_read(text, reason):
+    assert reason_not_readable(text) == reason
+
+
+def test_marks_are_kept_apart(encoder):
+    assert (encoder.prefix, encoder.suffix) == ((2,), (3,))
+    (item,) = encoder.encode(["good price"], offsets=True)
+    assert not {2, 3} & set(item.ids.tolist())
+    assert item.offsets.tolist() == [[0, 4], [5, 10]]
+    assert item.windows == ((0, 2),)
+
+
+def test_special_tokens_in_a_text_are_what_somebody_wrote(encoder):
+    (item,) = encoder.encode(["[SEP] [CLS] [MASK] [PAD]"], offsets=True)
+    assert not {0, 2, 3, 4} & set(item.ids.tolist())
+
+
+def test_unknown_words_are_told(encoder):
+    known, unknown = encoder.encode(["good ภาษาไทย", "ภาษาไทย"], offsets=False)
+    assert encoder.knows(known)
+    assert not encoder.knows(unknown)
+
+
+def test_a_broken_tokenizer_is_named(tiny, tmp_path):
+    for name in ("model.onnx", "model.toml"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read as a tokenizer"):
+        TextEncoder(load_spec(tmp_path))
+
+
+@given(ANY_TEXT)
+@settings(max_examples=150, deadline=None)
+def test_offsets_point_into_the_text(encoder, text):
+    (item,) = encoder.encode([text], offsets=True)
+    assert item.offsets.shape == (len(item.ids), 2)
+    assert np.all(item.offsets >= 0)
+    assert np.all(item.offsets[:, 1] <= len(text))
+    assert np.all(item.offsets[:, 0] <= item.offsets[:, 1])
+    assert np.all(np.diff(item.offsets[:, 0]) >= 0)
+
+
+@given(st.lists(ANY_TEXT, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_with_and_without_offsets_the_tokens_are_the_same(encoder, texts):
+    for slow, fast in zip(encoder.encode(texts, offsets=True), encoder.encode(texts, offsets=False), strict=True):
+        assert slow.ids.tolist() == fast.ids.tolist()
+        assert slow.windows == fast.windows
+
+
+@given(st.lists(st.sampled_from(["good", "bad.", "the", "price,", "很好。", "质量", "x" * 30]), max_size=300))
+@settings(max_examples=80, deadline=None)
+def test_windows_cover_a_long_text_and_overlap(encoder, words):
+    (item,) = encoder.encode([" ".join(words)], offsets=False)
+    capacity = encoder.spec.max_tokens - 2
+    assert item.windows[0][0] == 0
+    assert item.windows[-1][1] == len(item.ids)
+    assert all(end - start <= capacity for start, end in item.windows)
+    for (start, end), (next_start, next_end) in zip(item.windows, item.windows[1:], strict=False):
+        assert start < next_start < end < next_end
+        assert end - next_start <= OVERLAP
+
+
+def test_windows_end_after_a_sentence_where_there_is_one(encoder):
+    sentence = "the price is good and the rest is bad ."
+    (item,) = encoder.encode([" ".join([sentence] * 12)], offsets=True)
+    count = len(encoder.encode([sentence], offsets=False)[0].ids)
+    assert len(item.windows) > 1
+    assert all(end % count == 0 for _, end in item.windows)
