@@ -8,6 +8,7 @@ it runs under an interpreter that has no workbench.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -67,13 +68,17 @@ class Peer:
         self.name = name
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "SYSTEMROOT") if key in os.environ}
-        self._process = subprocess.Popen(  # noqa: S603 - the interpreter the user named, and our own script
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**kept, "LANG": "C.UTF-8", "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"},
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the interpreter the user named, and our own script
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**kept, "LANG": "C.UTF-8", "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"},
+            )
+        except OSError:
+            self._errors.close()
+            raise
         try:
             self.about = str(self._answer()["about"])
         except BaseException:
@@ -83,11 +88,9 @@ class Peer:
     def ask(self, do: str, texts: Sequence[str] = ()) -> dict[str, Any]:
         """Send a request and wait for its answer. Raises PeerError."""
         assert self._process.stdin is not None  # noqa: S101 - it was asked for above
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the answer that does not come says why
             self._process.stdin.write((json.dumps({"do": do, "texts": list(texts)}) + "\n").encode())
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the answer that does not come says why
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -104,7 +107,8 @@ class Peer:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,135 @@
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.runtime.tiny_model import TOML, make_network, make_tiny_model, make_tokenizer
+from workbench.errors import ModelError
+from workbench.runtime import Session, open_session
+from workbench.runtime.onnx import OnnxSession, usable_cores
+
+BIAS = np.zeros((1, 1, 1, 4), np.float32)
+IDS = np.array([[2, 10, 11, 3]], np.int32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_tiny_model(tmp_path / "tiny")
+
+
+def test_a_session_says_what_it_is(tiny):
+    with open_session(tiny) as session:
+        assert isinstance(session, Session)
+        assert (session.backend, session.precision, session.slots) == ("onnxruntime", "fp32", usable_cores())
+        assert session.spec.title == "tiny 1"
+        assert len(session.engine_id) == 16
+        int(session.engine_id, 16)
+    with open_session(tiny, threads=1) as session:
+        assert session.slots == 1
+
+
+def test_run_gives_the_outputs_asked_for(tiny):
+    with open_session(tiny) as session:
+        found = session.run(IDS, BIAS, ("entities", "sentiment"))
+    assert {name: value.shape for name, value in found.items()} == {"entities": (1, 4, 9), "sentiment": (1, 3)}
+
+
+def test_padding_changes_nothing(tiny):
+    with open_session(tiny) as session:
+        alone = session.run(IDS, BIAS, ("sentiment",))["sentiment"]
+        ids = np.concatenate([IDS, np.zeros((1, 4), np.int32)], axis=1)
+        bias = np.concatenate([BIAS, np.full((1, 1, 1, 4), -1e4, np.float32)], axis=-1)
+        assert session.run(ids, bias, ("sentiment",))["sentiment"] == pytest.approx(alone, abs=1e-6)
+
+
+def test_many_threads_get_the_same(tiny):
+    with open_session(tiny) as session, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: session.run(IDS, BIAS, ("topics",))["topics"].tolist(), range(64)))
+    assert all(value == found[0] for value in found)
+
+
+def test_a_closed_session_says_so(tiny):
+    session = open_session(tiny)
+    session.close()
+    session.close()
+    with pytest.raises(ModelError, match="is closed"):
+        session.run(IDS, BIAS, ("sentiment",))
+
+
+def test_the_engine_id_is_of_what_decides_scores(folder, tiny):
+    def id_of(place):
+        with open_session(place) as session:
+            return session.engine_id
+
+    first = id_of(folder)
+    assert id_of(tiny) == first, "the folder's name decides nothing"
+    (folder / "model.toml").write_text(TOML + '\n[limits]\nnote = "a card may grow"\n')
+    assert id_of(folder) == first
+    (folder / "model.toml").write_text(TOML.replace("zh = 2.0", "zh = 2.5"))
+    changed = id_of(folder)
+    assert changed != first
+    make_tiny_model(folder, seed=1)
+    assert id_of(folder) not in (first, changed)
+
+
+def test_backends(tiny, caplog):
+    with caplog.at_level(logging.INFO), open_session(tiny):
+        assert "Backend auto: onnxruntime on the CPU, because" in caplog.text
+    with pytest.raises(ModelError, match="Use backend onnxruntime"):
+        open_session(tiny, backend="tensorrt")
+    with pytest.raises(ModelError, match=r"No backend is named 'cuda'\. Use one of: auto, onnxruntime, tensorrt"):
+        open_session(tiny, backend="cuda")
+
+
+def test_a_damaged_network(folder):
+    data = (folder / "model.onnx").read_bytes()
+    for damaged in (b"", b"not a network", data[: len(data) // 2]):
+        (folder / "model.onnx").write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded: .*Get the folder back"):
+            OnnxSession(folder)
+
+
+def test_an_output_that_is_not_there(folder):
+    network = make_network(make_tokenizer().get_vocab_size())
+    del network.graph.output[1]
+    onnx.save(network, folder / "model.onnx")
+    with pytest.raises(
+        ModelError, match=r"has no output topics, which model\.toml names; it has entities, sentiment"
+    ):
+        OnnxSession(folder)
+
+
+def test_labels_that_do_not_match_the_output(folder):
+    (folder / "model.toml").write_text(TOML.replace('"neutral", ', ""))
+    with pytest.raises(ModelError, match=r"Output sentiment .* is float32 \[1, 3\] .* 2 labels .* float32 \[1, 2\]"):
+        OnnxSession(folder)
+
+
+def test_inputs_of_another_kind(folder):
+    network = make_network(make_tokenizer().get_vocab_size())
+    network.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    )
+    onnx.save(network, folder / "model.onnx")
+    with pytest.raises(ModelError, match=r"takes input_ids tensor\(int64\).*Export the model"):
+        OnnxSession(folder)
+
+
+def test_a_tokenizer_of_another_model(folder):
+    onnx.save(make_network(20), folder / "model.onnx")
+    with pytest.raises(ModelError, match=r"does not go with tokenizer\.json, which has \d+ tokens"):
+        OnnxSession(folder)
+
+
+def test_a_pad_id_outside_the_vocabulary(folder):
+    (folder / "model.toml").write_text(TOML.replace("pad_id = 0", "pad_id = 99999"))
+    with pytest.raises(ModelError, match=r"pad_id 99999 .* is not in tokenizer\.json"):
+        OnnxSession(folder)
+
+
+def test_more_tokens_than_the_network_has_places(folder):
+    with open_session(folder) as session, pytest.raises(ModelError, match=r"a batch of 1 x 80 tokens.*max_tokens"):
+        session.run(np.ones((1, 80), np.int32), np.zeros((1, 1, 1, 80), np.float32), ("sentiment",))

@@ -1,0 +1,190 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.runtime.tiny_model import TOML, TOPIC_LABELS, make_tiny_model
+from workbench.errors import ModelError
+from workbench.runtime import open_session, read
+from workbench.runtime.read import read_texts
+
+WORDS = st.sampled_from(
+    ["good", "bad", "the", "price", "phone", "很好", "质量差", "物流快", "DHP486", "👍", "é", "(x)", "!"]
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=100).map(" ".join)
+ODD = st.one_of(st.none(), st.text(st.characters(), max_size=60), TEXTS)
+
+
+@pytest.fixture(scope="module")
+def session(tiny):
+    with open_session(tiny, threads=2) as opened:
+        yield opened
+
+
+def answers(reading, index):
+    return (
+        reading.sentiment[index],
+        reading.topics[index],
+        None if reading.entities[index] is None else [(e.start, e.end, e.label) for e in reading.entities[index]],
+        reading.language[index],
+        reading.reason[index],
+    )
+
+
+@given(st.lists(ODD, min_size=1, max_size=25), st.randoms(use_true_random=False), st.integers(8, 2000))
+@settings(max_examples=60, deadline=None)
+def test_the_same_text_gets_the_same_answer_in_any_batch(session, texts, random, budget):
+    together = read_texts(session, texts, token_budget=budget)
+    order = list(range(len(texts)))
+    random.shuffle(order)
+    shuffled = read_texts(session, [texts[i] for i in order])
+    assert len(together) == len(shuffled) == len(texts)
+    for place, index in enumerate(order):
+        assert answers(shuffled, place) == answers(together, index)
+    assert shuffled.p_sentiment == pytest.approx(together.p_sentiment[order], abs=1e-5, nan_ok=True)
+    assert shuffled.p_topics == pytest.approx(together.p_topics[order], abs=1e-5, nan_ok=True)
+    alone = read_texts(session, texts[:1])
+    assert answers(alone, 0) == answers(together, 0)
+
+
+@given(st.lists(ODD, max_size=12))
+@settings(max_examples=80, deadline=None)
+def test_every_text_gets_a_row(session, texts):
+    reading = read_texts(session, texts)
+    assert len(reading.reason) == len(reading.sentiment) == len(reading.entities) == len(texts)
+    for index, text in enumerate(texts):
+        if reading.reason[index] is None:
+            assert reading.p_sentiment[index].sum() == pytest.approx(1, abs=1e-5)
+            assert reading.topics[index]
+            for entity in reading.entities[index]:
+                assert text[entity.start : entity.end] == entity.text
+        else:
+            assert reading.topics[index] is None
+            assert reading.entities[index] is None
+            assert np.isnan(reading.p_topics[index]).all()
+
+
+def test_texts_that_nothing_can_be_said_about(session):
+    texts = [None, "", " \n", "\x00\x07", "123", "👽👽", "ภาษาไทย", "\ud800"]
+    reading = read_texts(session, texts)
+    assert reading.reason == [
+        "null",
+        "empty",
+        "only spaces and control characters",
+        "only spaces and control characters",
+        "no letters",
+        "emoji the model does not know",
+        "no words or characters the model knows",
+        "only spaces and control characters",
+    ]
+    assert reading.sentiment == [None] * len(texts)
+    assert reading.language == [None] * len(texts)
+    assert np.isnan(reading.p_sentiment).all()
+
+
+def test_emoji_that_the_vocabulary_knows_have_a_sentiment(session):
+    reading = read_texts(session, ["👍"])
+    assert reading.sentiment[0] is not None
+    assert reading.reason == ["only emoji: a sentiment, but no topic and no entity"]
+    assert read_texts(session, ["👍"], ("sentiment",)).reason == [None]
+
+
+def test_a_task_alone_gives_what_it_gives_with_the_others(session):
+    texts = ["good price", "质量差 DHP486", "the bad phone " * 60]
+    together = read_texts(session, texts)
+    assert read_texts(session, texts, ["sentiment"]).sentiment == together.sentiment
+    assert read_texts(session, texts, ["topics"]).topics == together.topics
+    entities = read_texts(session, texts, ["entities"])
+    assert entities.entities == together.entities
+    assert entities.sentiment == []
+    assert together.topic_names == tuple(TOPIC_LABELS)
+
+
+def test_a_long_text_is_read_whole(session):
+    sentence = "the price is good 。 "
+    reading = read_texts(session, [sentence * 5000, sentence])
+    assert reading.reason == [None, None]
+    found = reading.entities[0]
+    assert found == sorted(found, key=lambda entity: entity.start)
+    assert len({(entity.start, entity.end) for entity in found}) == len(found)
+    assert all(left.end <= right.start for left, right in itertools.pairwise(found))
+    assert reading.p_sentiment[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_windows_of_a_long_text_are_weighed_by_their_tokens(session):
+    text = "good " * 100 + "bad " * 100
+    (item,) = session.encoder.encode([text], offsets=False)
+    assert len(item.windows) > 2
+    parts, weights = [], []
+    for start, end in item.windows:
+        ids = np.array([[2, *item.ids[start:end], 3]], np.int32)
+        logits = session.run(ids, np.zeros((1, 1, 1, ids.shape[1]), np.float32), ["sentiment", "topics"])
+        powers = np.exp(logits["sentiment"][0])
+        parts.append((powers / powers.sum(), 1 / (1 + np.exp(-logits["topics"][0]))))
+        weights.append(end - start)
+    reading = read_texts(session, [text])
+    expected = np.average([shares for shares, _ in parts], axis=0, weights=weights)
+    assert reading.p_sentiment[0] == pytest.approx(expected, abs=1e-5)
+    assert reading.p_topics[0] == pytest.approx(np.max([topics for _, topics in parts], axis=0), abs=1e-5)
+
+
+def test_temperature_follows_the_language(session, tmp_path):
+    cold = make_tiny_model(tmp_path / "cold", toml=TOML.replace("zh = 2.0", "zh = 1.0"))
+    with open_session(cold) as other:
+        english, chinese = read_texts(other, ["good price", "质量很好"]).p_sentiment
+    warm = read_texts(session, ["good price", "质量很好"]).p_sentiment
+    assert warm[0] == pytest.approx(english, abs=1e-6)
+    assert warm[1].max() < chinese.max()
+
+
+def test_chunks_are_bounded_and_change_nothing(session, monkeypatch):
+    texts = [f"good price {number}" for number in range(40)] + ["bad " * 400, "the"]
+    whole = read_texts(session, texts)
+    monkeypatch.setattr(read, "_CHUNK_TEXTS", 7)
+    monkeypatch.setattr(read, "_CHUNK_CHARACTERS", 90)
+    ranges = list(read._chunks(texts))
+    assert [start for start, _ in ranges[1:]] == [end for _, end in ranges[:-1]]
+    assert all(end - start <= 7 for start, end in ranges)
+    pieces = read_texts(session, texts)
+    assert pieces.sentiment == whole.sentiment
+    assert pieces.entities == whole.entities
+    assert pieces.p_sentiment == pytest.approx(whole.p_sentiment, abs=1e-6)
+
+
+def test_the_same_words_are_read_once(session, monkeypatch):
+    rows = []
+    run = session.run
+
+    def counting(input_ids, bias, outputs):
+        rows.append(len(input_ids))
+        return run(input_ids, bias, outputs)
+
+    monkeypatch.setattr(session, "run", counting)
+    assert len(set(read_texts(session, ["good price"] * 50, ["sentiment"]).sentiment)) == 1
+    assert rows == [1]
+
+
+def test_progress_counts_every_text(session, capsys):
+    read_texts(session, ["good", None, "good", "bad " * 300, "👽"], progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_unknown_and_missing_tasks(session, tmp_path):
+    with pytest.raises(ModelError, match="No task is named 'mood'"):
+        read_texts(session, ["good"], ["mood"])
+    toml = TOML[: TOML.index("[outputs.topics]")]
+    with (
+        open_session(make_tiny_model(tmp_path / "one", toml=toml)) as one,
+        pytest.raises(ModelError, match=r"tiny 1 gives sentiment, not topics.*\[models\]"),
+    ):
+        read_texts(one, ["good"], ["sentiment", "topics"])
+
+
+def test_topics_of_a_classifier(tmp_path):
+    toml = TOML.replace('kind = "labels"', 'kind = "classes"')
+    with open_session(make_tiny_model(tmp_path / "classes", toml=toml)) as session:
+        reading = read_texts(session, ["good price", "bad " * 200])
+    assert all(len(topics) == 1 for topics in reading.topics)
+    assert reading.p_topics.sum(1) == pytest.approx([1, 1], abs=1e-5)

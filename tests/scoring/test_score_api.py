@@ -1,0 +1,98 @@
+import polars as pl
+import pytest
+
+from tests.runtime.tiny_model import TOML, make_tiny_model
+from workbench.errors import ModelError, ParameterError
+from workbench.scoring import SCORE_SCHEMA, open_scorer, score, score_columns
+from workbench.tasks.labels import TASKS
+
+TEXTS = ["good price DHP486", None, "", "质量很好", "\ud800 bad", "👽"]
+
+
+@pytest.fixture
+def models(tiny):
+    return dict.fromkeys(TASKS, tiny)
+
+
+def test_the_frame_is_as_promised(models):
+    frame = score(TEXTS, models=models)
+    assert frame.schema == SCORE_SCHEMA
+    assert list(frame.schema) == [
+        *("sentiment", "p_negative", "p_neutral", "p_positive", "topics", "entities"),
+        *("language", "reason", "model", "engine_id", "backend", "precision"),
+    ]
+    assert frame["reason"].to_list() == [None, "null", "empty", None, None, "emoji the model does not know"]
+    assert frame["sentiment"].is_null().to_list() == [False, True, True, False, False, True]
+    assert frame["p_negative"].is_nan().sum() == 0
+    sums = frame.select(pl.sum_horizontal("p_negative", "p_neutral", "p_positive", ignore_nulls=False)).to_series()
+    assert sums.drop_nulls().to_list() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert frame["model"].unique().to_list() == ["tiny 1"]
+    assert frame["backend"].unique().to_list() == ["onnxruntime"]
+    assert frame["precision"].unique().to_list() == ["fp32"]
+    assert frame["language"].to_list() == ["en", None, None, "zh", "en", None]
+
+
+def test_entities_are_code_points_of_the_text(models):
+    texts = ["👍👍 墨舒 DHP486 很好", "Cafe\u0301 ﬁne DHP486", "ＡＢＣ１２ good"]
+    frame = score(texts, tasks=["entities"], models=models)
+    found = 0
+    for text, entities in zip(texts, frame["entities"].to_list(), strict=True):
+        for entity in entities:
+            assert text[entity["start"] : entity["end"]] == entity["text"]
+            found += 1
+    assert found
+
+
+def test_columns_of_tasks_not_asked_for_are_left_out(models):
+    frame = score(["good"], tasks=("topics",), models=models)
+    assert frame.schema == score_columns(["topics"])
+    assert "sentiment" not in frame.columns
+
+
+def test_no_texts_and_a_series(models):
+    assert score([], models=models).schema == SCORE_SCHEMA
+    series = score(pl.Series(["good", None]), models=models)
+    assert series["reason"].to_list() == [None, "null"]
+    assert score([float("nan")], models=models)["reason"].to_list() == ["null"]
+
+
+def test_several_models_are_named_together(tiny, tmp_path):
+    other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
+    frame = score(["good", None], models={"sentiment": other, "topics": tiny, "entities": tiny})
+    assert frame["model"].to_list() == ["second 1+tiny 1"] * 2
+    assert frame["backend"].to_list() == ["onnxruntime"] * 2
+    assert [len(part) for part in frame["engine_id"][0].split("+")] == [16, 16]
+    assert frame["reason"].to_list() == [None, "null"]
+    alone = score(["good"], tasks=["sentiment"], models={"sentiment": other})
+    assert frame["p_negative"][0] == pytest.approx(alone["p_negative"][0], abs=1e-6)
+
+
+def test_models_are_loaded_once_for_many_calls(models):
+    with open_scorer(models=models) as scorer:
+        assert len(scorer.sessions) == 1
+        assert scorer.schema == SCORE_SCHEMA
+        assert scorer.score(["good"]).equals(scorer.score(["good"]))
+        session = scorer.sessions[0]
+    with pytest.raises(ModelError, match="is closed"):
+        scorer.score(["good"])
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        (["a"], {"tasks": ["mood"]}, "No task is named 'mood'"),
+        (["a"], {"tasks": []}, "No task was named"),
+        (["a"], {"models": {"mood": "x"}}, "models names 'mood'"),
+        ("a", {}, r"Put it into a list"),
+        (["a", 7], {}, r"Text 1 is 7 \(int\), not a text"),
+    ],
+)
+def test_mistakes(texts, options, message, models):
+    with pytest.raises(ParameterError, match=message):
+        score(texts, **{"models": models, **options})
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(ModelError, match="is not a folder"):
+        score(["a"], models=dict.fromkeys(TASKS, tmp_path / "none"))

@@ -1,0 +1,144 @@
+import json
+
+import polars as pl
+import pytest
+
+from workbench.errors import ModelError, ParameterError
+from workbench.scoring import SCORE_SCHEMA, files, score, score_file
+from workbench.tasks.labels import TASKS
+
+ROWS = {
+    "id": ["007", "8", "9", "10"],
+    "comment": ["good price,\nDHP486", None, "质量很好", "  "],
+    "stars": ["5", "1", None, "3"],
+}
+
+
+@pytest.fixture
+def models(tiny):
+    return dict.fromkeys(TASKS, tiny)
+
+
+@pytest.fixture
+def run(models):
+    def call(source, out, **options):
+        options = {"text_column": "comment", "models": models, "progress": False, **options}
+        return score_file(source, out=out, **options)
+
+    return call
+
+
+@pytest.fixture
+def sources(tmp_path):
+    frame = pl.DataFrame(ROWS)
+    frame.write_csv(tmp_path / "in.csv")
+    frame.write_ndjson(tmp_path / "in.jsonl")
+    frame.write_parquet(tmp_path / "in.parquet")
+    return tmp_path
+
+
+def load(path):
+    if path.suffix == ".csv":
+        return pl.read_csv(path, infer_schema=False)
+    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path, infer_schema_length=None)
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet"])
+def test_every_format_to_every_format(sources, source, out, run, models):
+    done = run(sources / source, sources / out)
+    assert (done.rows, done.unread, done.models) == (4, 2, ("tiny 1",))
+    assert done.summary() == f"4 rows, 2 of them with a reason instead of scores, read by tiny 1: {sources / out}"
+    found = load(sources / out)
+    assert found.columns == [*ROWS, *SCORE_SCHEMA]
+    assert found.select(list(ROWS)).to_dict(as_series=False) == ROWS
+    expected = score(ROWS["comment"], models=models)
+    assert found["sentiment"].to_list() == expected["sentiment"].to_list()
+    assert found["reason"].to_list() == expected["reason"].to_list()
+    assert [float(p) for p in found["p_positive"].drop_nulls()] == pytest.approx(
+        expected["p_positive"].drop_nulls().to_list(), abs=1e-6
+    )
+    topics, entities = found["topics"].to_list(), found["entities"].to_list()
+    if out == "out.csv":
+        topics = [value and json.loads(value) for value in topics]
+        entities = [value and json.loads(value) for value in entities]
+    assert topics == expected["topics"].to_list()
+    assert entities == expected["entities"].to_list()
+    if out == "out.parquet":
+        assert found.schema == {**dict.fromkeys(ROWS, pl.String), **SCORE_SCHEMA}
+    assert sorted(path.name for path in sources.iterdir()) == sorted(["in.csv", "in.jsonl", "in.parquet", out])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_rows_keep_their_order_over_chunks(tmp_path, suffix, run, monkeypatch, capsys):
+    monkeypatch.setattr(files, "_CHUNK_ROWS", 7)
+    count = 100
+    pl.DataFrame({"n": range(count), "comment": [f"good {n % 13}" for n in range(count)]}).write_parquet(
+        tmp_path / "in.parquet"
+    )
+    out = tmp_path / f"out{suffix}"
+    assert run(tmp_path / "in.parquet", out, tasks=["sentiment"], progress=True).rows == count
+    assert [int(n) for n in load(out)["n"]] == list(range(count))
+    assert "100/100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet"])
+def test_a_file_without_rows(tmp_path, out, run):
+    (tmp_path / "in.csv").write_text("id,comment\n")
+    assert run(tmp_path / "in.csv", tmp_path / out).rows == 0
+    if out != "out.jsonl":
+        assert load(tmp_path / out).columns == ["id", "comment", *SCORE_SCHEMA]
+
+
+def test_lines_with_different_keys_and_nested_values(tmp_path, run):
+    lines = [{"comment": "good"}, {"comment": "bad", "tags": ["a", "b"], "who": {"name": "x"}}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    run(tmp_path / "in.jsonl", tmp_path / "out.jsonl", tasks=["sentiment"])
+    back = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert back[0]["tags"] is None
+    assert back[1]["tags"] == ["a", "b"]
+    assert back[1]["who"] == {"name": "x"}
+    run(tmp_path / "in.jsonl", tmp_path / "out.csv", tasks=["sentiment"])
+    assert json.loads(load(tmp_path / "out.csv")["who"][1]) == {"name": "x"}
+
+
+def test_a_prefix_for_columns_that_are_there_already(sources, run):
+    run(sources / "in.csv", sources / "once.csv")
+    with pytest.raises(ParameterError, match=r"has a column 'sentiment' already.*--prefix"):
+        run(sources / "once.csv", sources / "twice.csv")
+    run(sources / "once.csv", sources / "twice.csv", prefix="new_")
+    assert [name for name in load(sources / "twice.csv").columns if name.startswith("new_")] == [
+        f"new_{name}" for name in SCORE_SCHEMA
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "options", "message"),
+    [
+        ("in.csv", "out.csv", {"text_column": "text"}, r"no column 'text'. Its columns: id, comment, stars"),
+        ("in.xlsx", "out.csv", {}, r"Cannot read .*in\.xlsx: its name must end in one of \.csv"),
+        ("in.csv", "out.txt", {}, r"Cannot write .*out\.txt"),
+        ("gone.csv", "out.csv", {}, r"No file .*gone\.csv"),
+        ("in.csv", "in.csv", {}, r"is the file that is read"),
+        ("in.csv", "out.csv", {"tasks": ["mood"]}, r"No task is named 'mood'"),
+        ("numbers.parquet", "out.csv", {}, r"Column 'comment' of .* holds Int64, not text"),
+        ("broken.parquet", "out.csv", {}, r"broken\.parquet cannot be read"),
+        ("latin.csv", "out.csv", {}, r"latin\.csv cannot be read: .*Save it as UTF-8"),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(sources, source, out, options, message, run):
+    (sources / "in.xlsx").write_bytes(b"")
+    (sources / "broken.parquet").write_bytes(b"PAR1 and no more")
+    (sources / "latin.csv").write_bytes("id,comment\n1,caf\xe9\n".encode("latin-1"))
+    pl.DataFrame({"comment": [1, 2]}).write_parquet(sources / "numbers.parquet")
+    before = {path.name: path.read_bytes() for path in sources.iterdir()}
+    with pytest.raises(ParameterError, match=message):
+        run(sources / source, sources / out, **options)
+    assert {path.name: path.read_bytes() for path in sources.iterdir()} == before
+
+
+def test_a_run_that_fails_leaves_the_old_file(sources, tmp_path, run):
+    (sources / "out.csv").write_text("old")
+    with pytest.raises(ModelError):
+        run(sources / "in.csv", sources / "out.csv", models=dict.fromkeys(TASKS, tmp_path / "none"))
+    assert (sources / "out.csv").read_text() == "old"
