@@ -3,7 +3,7 @@
 ``run_week`` is the whole weekly job. Its folder, reports/<workspace>/<week>/, holds afterwards
 
     01_extract_pages.ipynb  03_score_texts.ipynb  04_weekly_report.ipynb    as executed
-    report.html  report.json  report.csv                                    what readers get
+    report.html  report.json  report.csv  sentiment.csv  voice.csv          what readers get
     run.json                                                                what ran, on what, how it ended
 
 A failed run keeps the notebook of the cell that failed as far as it came, and ``run.json`` says where that is.
@@ -237,8 +237,10 @@ def run_week(
             manifest["durations_s"]["total"] = round(perf_counter() - started, 2)
             manifest["outputs_sha256"] = {
                 path.name: _sha256(path)
-                for path in (folder / name for name in ("report.html", "report.json", "report.csv"))
-                if path.is_file() and manifest["status"] == "done"
+                for path in sorted(folder.glob("*.*"))
+                if path.suffix in (".html", ".json", ".csv")
+                and path.name != "run.json"
+                and manifest["status"] == "done"
             }
             write_text(folder / "run.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return result

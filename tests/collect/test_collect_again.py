@@ -189,9 +189,10 @@ def test_nothing_to_collect_is_an_error(watch, tmp_path):
     assert not (tmp_path / "archive").exists()
 
 
-def test_an_address_that_cannot_be_archived_is_an_error_at_once(watch):
-    with pytest.raises(CollectError, match="%20"):
+def test_an_address_that_cannot_be_archived_is_an_error_at_once(watch, tmp_path):
+    with pytest.raises(ValueError, match="%20"):
         collect(watch("https://rival.example/a b"), progress=False)
+    assert not (tmp_path / "archive").exists()
 
 
 def test_inside_a_running_event_loop(rogue, watch, fast):

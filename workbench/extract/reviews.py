@@ -224,10 +224,13 @@ def _find_date(
             stated = read_date(node.get("datetime") or node.get("content"), country)
             if stated:
                 break
-    for place, segment in enumerate(segments):
-        text = segment.text
-        named = bool(_DATE_NAME.search(_names_between(segment.node, block)))
-        if len(text) > (80 if named else 60):
+    names = [_names_between(segment.node, block) for segment in segments]
+    # A line that is named a date comes first: a short review may name a day as well ("发货要等到12月5日").
+    order = sorted(range(len(segments)), key=lambda place: not _DATE_NAME.search(names[place]))
+    for place in order:
+        text = segments[place].text
+        named = bool(_DATE_NAME.search(names[place]))
+        if len(text) > (80 if named else 60) or (not named and _TEXT_NAME.search(describe(segments[place].node))):
             continue
         found = read_date(text, country)
         if found is None:
