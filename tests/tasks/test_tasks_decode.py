@@ -66,6 +66,7 @@ def test_pieces_of_a_word_are_one_word():
     pieces, text = ["Lark", "pap", "er", "is"], "Larkpaper is"
     assert spans(text, pieces, ["B-brand", "I-brand", "O", "O"]) == [("brand", "Larkpaper")]
     assert spans(text, pieces, ["O", "O", "B-brand", "O"]) == []
+    assert spans("Ｓｌａｔｅ", ["Ｓｌ", "ａｔｅ"], ["B-brand", "B-model"])[0][1] == "Ｓｌａｔｅ"
     assert spans("DHP486", ["DHP", "486"], ["B-model", "B-brand"])[0][1] == "DHP486"
 
 

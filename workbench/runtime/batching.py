@@ -13,7 +13,8 @@ __all__ = ["PADDING_BIAS", "bucket_length", "pad_batch", "plan_batches"]
 PADDING_BIAS: Final = -1e4
 """Added to the attention scores of padding; after the softmax exactly 0 in FP32."""
 
-_STEP: Final = 8
+# Finer steps pad less and make smaller batches; 4 took the least time of 1, 2, 4 and 8 at 256 tokens a batch.
+_STEP: Final = 4
 
 
 def bucket_length(tokens: int, max_tokens: int) -> int:

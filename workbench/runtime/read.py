@@ -31,7 +31,7 @@ __all__ = ["TOKEN_BUDGET", "Reading", "read_texts"]
 
 TOKEN_BUDGET = 256
 """Tokens of one batch, padding included: what stays in a core's cache on its way through the layers. Measured on two
-cores: 256 tokens 328 texts a second, 512 to 1024 tokens 280, 2048 tokens 265."""
+cores with the bundled model: 256 tokens 328 texts a second, 512 to 1024 tokens 280, 2048 tokens 265."""
 
 _CHUNK_TEXTS = 4096
 _CHUNK_CHARACTERS = 1_000_000

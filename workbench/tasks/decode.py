@@ -163,12 +163,12 @@ def _word_starts(text: str, offsets: NDArray[np.int32]) -> NDArray[np.intp]:
 
 
 def _joins(char: str) -> bool:
-    # Han, kana, Thai, Lao, Burmese, Khmer: several words in a row without a space.
+    # Han, kana, Thai, Lao, Burmese, Khmer: several words in a row without a space. Not Hangul, nor full-width Latin.
     return (char.isalnum() or unicodedata.category(char)[0] == "M") and not (
         "\u0e00" <= char <= "\u0eff"
         or "\u1000" <= char <= "\u109f"
         or "\u1780" <= char <= "\u17ff"
-        or (char >= "\u2e80" and not "\uac00" <= char <= "\ud7a3")
+        or (char >= "\u2e80" and not ("\uac00" <= char <= "\ud7a3" or "\uff10" <= char <= "\uff5a"))
     )
 
 

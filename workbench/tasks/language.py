@@ -8,6 +8,7 @@ are what the workbench reads: a few Latin letters that say nothing else are Engl
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from typing import Final
 
@@ -72,7 +73,7 @@ _LANGUAGE_OF_SCRIPT: Final = {
 _WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
 
 _COMMON_WORDS: Final = {
-    "en": "the and of to in is for with that this are you your on it as from be or an by at we can was were not but "
+    "en": "a the and of to in is for with that this are you your on it as from be or an by at we can was were not but "
     "have has had my i they he she its so very just all good great no if when what which would will do does did "
     "don't it's too than then after only one out up about there love nice bad works work product price fast slow "
     "who how why where while any every more most new used needs get got been their them some off over his her "
@@ -153,6 +154,8 @@ def detect_language(text: str) -> str | None:
     if len(text) > _SAMPLE:
         part, middle = _SAMPLE // 3, len(text) // 2
         text = f"{text[:part]} {text[middle : middle + part]} {text[-part:]}"
+    # Full-width letters and ligatures are the letters they look like.
+    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
     text = _NOT_WORDS.sub(" ", text) if any(mark in text for mark in "@#/<&.") else text
     if text.isascii():
         return _by_words(text, _LATIN, None) if _LETTERS["latin"].search(text) else None
@@ -182,10 +185,11 @@ def _main_script(text: str) -> str | None:
 
 def _by_words(text: str, candidates: tuple[str, ...], usual: str | None) -> str | None:
     words = Counter(word.replace("’", "'") for word in _WORD.findall(text.lower()))
-    # One letter is a word in many languages, and a unit, a size or a list's mark in the others.
+    # One letter is a word in many languages, and a unit, a size or a list's mark in the others. A word said over and
+    # over says no more than one said a few times.
     hits = {
         language: sum(
-            words[word] * (0.4 if len(word) == 1 and word.isascii() else 1) for word in known & words.keys()
+            min(words[word], 4) * (0.4 if len(word) == 1 and word.isascii() else 1) for word in known & words.keys()
         )
         for language, known in _WORDS.items()
         if language in candidates
