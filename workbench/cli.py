@@ -94,6 +94,49 @@ def weekly(
     _show(result.report)
 
 
+@app.command()
+def score(
+    workspace: WorkspaceOption = None,
+    week: WeekOption = "",
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime or tensorrt.")] = "auto",
+) -> None:
+    """Read what is new in the lake by model: sentiment, topics, entities. Run `weekly` first to fill the lake."""
+    from workbench.flow import newest_week
+    from workbench.params import resolve_workspace
+    from workbench.scoring.week import score_week
+    from workbench.weeks import Week
+
+    loaded = resolve_workspace(workspace)
+    result = score_week(loaded, Week.parse(week) if week else newest_week(loaded), backend=backend)
+    typer.echo(result.summary())
+
+
+@app.command("score-file")
+def score_file(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet.")],
+    text_column: Annotated[str, typer.Option(help="The column with the texts.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    tasks: Annotated[str, typer.Option(help="Any of sentiment, topics, entities.")] = "sentiment,topics,entities",
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime or tensorrt.")] = "auto",
+    prefix: Annotated[str, typer.Option(help="Put before the names of the new columns.")] = "",
+    workspace: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-w", "--workspace", help="Use this workspace's models; default: the bundled one."),
+    ] = None,
+) -> None:
+    """Score the texts in one column of a file; the other columns go along."""
+    from workbench.params import resolve_workspace
+    from workbench.scoring import score_file as score_rows
+    from workbench.scoring.week import workspace_models
+
+    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    models = workspace_models(resolve_workspace(workspace), wanted) if workspace else None
+    result = score_rows(
+        source, text_column=text_column, out=out, tasks=wanted, backend=backend, models=models, prefix=prefix
+    )
+    typer.echo(result.summary())
+
+
 @app.command("extract-page")
 def extract_page(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A saved page.")],

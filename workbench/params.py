@@ -100,8 +100,10 @@ class ScoreTexts(NotebookParams):
 
     notebook: ClassVar[str] = "03_score_texts"
 
+    backend: str = "auto"
+    """What runs the models: auto, onnxruntime or tensorrt."""
     rows_shown: int = 8
-    """How many texts are shown per company."""
+    """How many texts are shown per company, and of the least certain ones per language."""
 
 
 class WeeklyReport(NotebookParams):

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from workbench.report.html import clean, clip
 
-__all__ = ["COLOURS", "GRID", "INK", "MARKERS", "MUTED", "Labels", "figure", "text_width"]
+__all__ = ["COLOURS", "GRID", "INK", "MARKERS", "MUTED", "Labels", "drawing", "figure", "text_width"]
 
 # Okabe and Ito (2008), without the yellow that is too light on white. Colour is always paired with a marker.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a4507f", "#b07d00", "#3f8fbf")
@@ -96,6 +96,22 @@ def figure(
         '<figure id="{name}"><figcaption>{title}</figcaption>'
         '<div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>'
     ).format(name=name, title=title, wide=drawings[0], narrow=drawings[1])
+
+
+def drawing(
+    name: str,
+    title: str,
+    description: str,
+    draw: Callable[[Figure, Labels, int], None],
+    *,
+    width: int = 760,
+    height: float = 300,
+) -> Markup:
+    """A figure in one size, for a notebook, where no style sheet chooses between two; else as ``figure``."""
+    made = _svg(name, title, description, draw, width=width, height=height)
+    return Markup(
+        '<figure id="{name}" style="max-width:{width}px"><figcaption>{title}</figcaption>{made}</figure>'
+    ).format(name=name, title=title, width=width, made=made)
 
 
 @contextmanager
