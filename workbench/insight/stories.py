@@ -198,7 +198,7 @@ def _tell_move(company: Company, rows: Sequence[Row], standing: Standing, *, cut
     headline = f"{fact}."
     advertised = [row["after"] for row in _news(rows, "claim_added", "claim_reworded")]
     if advertised:
-        headline += f" The site now says {_join([_quote(text) for text in advertised], most=2)}."
+        headline += f" The site now says {_join([_quote(text.rstrip('.')) for text in advertised], most=2)}."
     gap = next((gap for row in moves if (gap := standing.gap(company, row))), None)
     meaning = [_gap_words(lead, gap, cut=cut, row=next(r for r in moves if standing.gap(company, r)))] if gap else []
     if not meaning:
