@@ -122,9 +122,9 @@ def _workspace(folder: Path) -> Iterator[Check]:
         yield Check("workspace", "problem", str(error), mend)
         return
     sources = list(workspace.sources())
-    yield Check(
-        "workspace", "ok", f"{workspace.name}: {len(workspace.competitors)} competitors, {len(sources)} sources"
-    )
+    rivals = len(workspace.competitors)
+    counts = f"{rivals} competitor{'s' * (rivals != 1)}, {len(sources)} source{'s' * (len(sources) != 1)}"
+    yield Check("workspace", "ok", f"{workspace.name}: {counts}")
     yield _archive(workspace, folder)
     lake = Lake(workspace.lake_dir)
     tables = {name: lake.version(name) for name in ("pages", "changes")}
