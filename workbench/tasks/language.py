@@ -73,8 +73,8 @@ _LANGUAGE_OF_SCRIPT: Final = {
 _WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
 
 _COMMON_WORDS: Final = {
-    "en": "a the and of to in is for with that this are you your on it as from be or an by at we can was were not but "
-    "have has had my i they he she its so very just all good great no if when what which would will do does did "
+    "en": "a the and of to in is for with that this are you your on it as from be or an by at we can was were not "
+    "but have has had my i they he she its so very just all good great no if when what which would will do does did "
     "don't it's too than then after only one out up about there love nice bad works work product price fast slow "
     "who how why where while any every more most new used needs get got been their them some off over his her "
     "into between during without also can't didn't i'm i've made make still even",
