@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml.html import fragment_fromstring
 
-from workbench.extract.dates import read_date
 from workbench.extract.document import parse_document
 from workbench.extract.page import Review
 from workbench.extract.ratings import find_rating, rating_from_text
 from workbench.extract.reviews import MAX_REVIEWS, read_reviews
 from workbench.extract.structured import read_structured
+from workbench.extract.written_dates import read_date
 
 DAY = dt.date(2026, 11, 3)
 LONG = (

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 
 from workbench.extract.blocks import Block, Hint
-from workbench.extract.dates import read_date
 from workbench.extract.document import Document
 from workbench.extract.keeping import count_words
 from workbench.extract.page import Claim
+from workbench.extract.written_dates import read_date
 
 __all__ = ["find_claim_blocks", "read_claims"]
 
