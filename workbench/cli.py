@@ -137,6 +137,47 @@ def score_file(
     typer.echo(result.summary())
 
 
+@app.command("import-reviews")
+def import_reviews(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines, JSON, Parquet, RSS or Atom.")],
+    workspace: WorkspaceOption = None,
+    mapping: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--map",
+            help="field=column, with commas between; fields: text, title, rating, author, date, company, url, "
+            "language, source. Nested columns with dots. Default: columns named like fields.",
+        ),
+    ] = None,
+    company: Annotated[Optional[str], typer.Option(help="The company that all rows are about.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option(help="What the source is called; default: the file's name.")] = None,  # noqa: UP045
+    rating_scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The best rating possible; default: 5, 10 or 100."),
+    ] = None,
+    exported: Annotated[Optional[datetime], typer.Option(help="When the file was made (UTC); default: now.")] = None,  # noqa: UP045
+    records: Annotated[Optional[str], typer.Option(help="Path of the list inside a JSON file.")] = None,  # noqa: UP045
+    country: Annotated[Optional[str], typer.Option(help="Two letters; US reads 03/11 as 11 March.")] = None,  # noqa: UP045
+) -> None:
+    """Take the reviews of an export, an API dump or a feed into the lake, with the file as evidence."""
+    from workbench.ingest.imports import import_reviews as import_file
+    from workbench.ingest.imports import parse_mapping
+    from workbench.params import resolve_workspace
+
+    result = import_file(
+        file,
+        resolve_workspace(workspace),
+        mapping=parse_mapping(mapping or []),
+        company=company,
+        name=name,
+        rating_scale=rating_scale,
+        exported=exported,
+        records=records,
+        country=country,
+    )
+    typer.echo(result.summary())
+
+
 @app.command("extract-page")
 def extract_page(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A saved page.")],
@@ -177,7 +218,8 @@ def snapshot(
 
 @app.command()
 def prune(workspace: WorkspaceOption = None) -> None:
-    """Delete snapshots older than the workspace's retention_days."""
+    """Delete snapshots and imported files older than the workspace's retention_days."""
+    from workbench.ingest.evidence import prune_imports
     from workbench.params import resolve_workspace
     from workbench.store.archive import Archive
 
@@ -186,8 +228,11 @@ def prune(workspace: WorkspaceOption = None) -> None:
     if days is None:
         typer.echo("Nothing is deleted: [archive] retention_days is not set in workspace.toml.")
         return
-    removed = Archive(loaded.archive_dir).prune(datetime.now(timezone.utc) - timedelta(days=days))
-    typer.echo(f"Deleted {removed} records older than {days} days.")
+    oldest = datetime.now(timezone.utc) - timedelta(days=days)
+    removed = Archive(loaded.archive_dir).prune(oldest)
+    imports = prune_imports(loaded, oldest)
+    also = f" and {imports} imported files" if imports else ""
+    typer.echo(f"Deleted {removed} records{also} older than {days} days.")
 
 
 @app.command()

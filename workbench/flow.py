@@ -33,6 +33,7 @@ import workbench
 from workbench.errors import ArchiveError, FlowError, NotebookError, RunLockedError
 from workbench.extract import EXTRACTOR
 from workbench.files import write_text
+from workbench.ingest.evidence import import_entries, import_payload
 from workbench.params import NOTEBOOKS, NotebookParams, resolve_workspace
 from workbench.settings import settings
 from workbench.store.archive import Archive, Entry
@@ -102,19 +103,22 @@ def newest_week(workspace: Workspace) -> Week:
 
 
 def find_snapshot(workspace: Workspace, snapshot_id: str) -> tuple[Entry, bytes]:
-    """The archive entry whose id starts with ``snapshot_id``, and its page as it was received.
+    """The archive entry whose id starts with ``snapshot_id``, and its page, or imported file, as it was received.
 
     Raises ArchiveError when there is none, when several fit, or when the record was tampered with.
     """
     archive = Archive(workspace.archive_dir)
-    found = [e for e in archive.entries() if e.snapshot_id and e.snapshot_id.startswith(snapshot_id.lower())]
+    imported = import_entries(workspace)
+    entries = [*archive.entries(), *imported]
+    found = [e for e in entries if e.snapshot_id and e.snapshot_id.startswith(snapshot_id.lower())]
     if len(found) != 1:
         what = "No snapshot" if not found else f"{len(found)} snapshots"
         raise ArchiveError(
             f"{what} in {archive.root} with an id that starts with {snapshot_id!r}. Give more of the id, "
             "as the report's evidence table or the column snapshot_id shows it."
         )
-    return found[0], archive.payload(found[0])
+    entry = found[0]
+    return entry, import_payload(workspace, entry) if entry in imported else archive.payload(entry)
 
 
 def lab_environment(folder: Path | None, week: str) -> dict[str, str]:

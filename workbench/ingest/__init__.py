@@ -21,8 +21,9 @@ from workbench.extract import EXTRACTOR
 from workbench.extract.page import Page
 from workbench.ingest.authors import vocabulary
 from workbench.ingest.coverage import sources_frame
+from workbench.ingest.imports import restore_imports
 from workbench.ingest.reading import Job, read_pages
-from workbench.ingest.rows import Shown, rows_from_pages
+from workbench.ingest.rows import Shown, first_shown, rows_from_pages
 from workbench.store.archive import Archive, Entry
 from workbench.store.lake import Lake, Upsert
 from workbench.weeks import Week
@@ -86,6 +87,7 @@ def ingest_week(workspace: Workspace, week: Week, *, window_days: int = 28, prog
     warnings: list[str] = []
     shown, pages_read = _show(archive, plan, refs=refs, progress=progress, warnings=warnings)
 
+    restore_imports(workspace, lake)
     changed = _write(lake, workspace, shown)
     until = [entry for entry in entries if entry.attempted_at < week.end]
     coverage = sources_frame(workspace, week, until, window_days=window_days)
@@ -203,21 +205,5 @@ def _write(lake: Lake, workspace: Workspace, shown: Sequence[Shown]) -> dict[str
     ids = [item.snapshot_id for item in shown]
     where = {"snapshot_id": ids}
     frames = {table: rows.frame(table) for table in tables}
-    frames["reviews"] = _first_shown(frames["reviews"], lake.read("reviews"), ids)
+    frames["reviews"] = first_shown(frames["reviews"], lake.read("reviews"), ids)
     return {table: lake.replace(table, frames[table], where=where) for table in tables}
-
-
-def _first_shown(found: pl.DataFrame, stored: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
-    """The reviews ``found`` in the snapshots ``ids`` that no other snapshot in the lake showed earlier, one row each.
-
-    So a review belongs to the first snapshot that shows it, in whatever order weeks are read.
-    """
-    order = ["fetched_at", "snapshot_id"]
-    first = found.sort(order, maintain_order=True).unique("review_id", keep="first", maintain_order=True)
-    others = stored.filter(~pl.col("snapshot_id").is_in(list(ids))).select("review_id", *order)
-    later = pl.col("fetched_at_right") < pl.col("fetched_at")
-    same_time = (pl.col("fetched_at_right") == pl.col("fetched_at")) & (
-        pl.col("snapshot_id_right") < pl.col("snapshot_id")
-    )
-    beaten = first.join(others, on="review_id", how="inner").filter(later | same_time)
-    return first.join(beaten, on="review_id", how="anti").select(found.columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -17,7 +17,7 @@ from workbench.extract.page import Offer, Page, Review
 from workbench.ingest.authors import fold, hash_author, redactor
 from workbench.store.tables import TABLES
 
-__all__ = ["Rows", "Shown", "detect_review_language", "offer_key", "review_id", "rows_from_pages"]
+__all__ = ["Rows", "Shown", "detect_review_language", "first_shown", "offer_key", "review_id", "rows_from_pages"]
 
 _MAX_INT32 = 2**31 - 1
 _MAX_MONEY = Decimal(10) ** 14 - 1  # Decimal(18, 4) holds 14 digits before the point; rounding may not add one
@@ -140,6 +140,23 @@ def rows_from_pages(shown: Iterable[Shown], *, extractor: str, salt: bytes, keep
             ],
         )
     return rows
+
+
+def first_shown(found: pl.DataFrame, stored: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
+    """The reviews ``found`` in the snapshots ``ids`` that no other snapshot in the lake showed earlier, one row each.
+
+    Frames have the schema of the table reviews. So a review belongs to the first snapshot that shows it, in whatever
+    order weeks are read.
+    """
+    order = ["fetched_at", "snapshot_id"]
+    first = found.sort(order, maintain_order=True).unique("review_id", keep="first", maintain_order=True)
+    others = stored.filter(~pl.col("snapshot_id").is_in(list(ids))).select("review_id", *order)
+    later = pl.col("fetched_at_right") < pl.col("fetched_at")
+    same_time = (pl.col("fetched_at_right") == pl.col("fetched_at")) & (
+        pl.col("snapshot_id_right") < pl.col("snapshot_id")
+    )
+    beaten = first.join(others, on="review_id", how="inner").filter(later | same_time)
+    return first.join(beaten, on="review_id", how="anti").select(found.columns)
 
 
 def _offers(page: Page, origin: dict[str, Any], notes: list[str]) -> Iterator[dict[str, Any]]:

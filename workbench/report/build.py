@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from workbench.errors import ReportError
+from workbench.ingest.evidence import import_entries
 from workbench.insight.coverage import coverage
 from workbench.insight.price_index import price_index
 from workbench.insight.prices import price_history
@@ -117,7 +118,8 @@ def _until(lake: Lake, name: str, week: Week) -> pl.DataFrame:
 
 
 def _snapshots(material: Material) -> list[Snapshot]:
-    files = {entry.snapshot_id: entry for entry in material.entries if entry.snapshot_id}
+    seen = (*material.entries, *import_entries(material.workspace))
+    files = {entry.snapshot_id: entry for entry in seen if entry.snapshot_id}
     found = []
     for row in material.pages.iter_rows(named=True):
         entry = files.get(row["snapshot_id"])
