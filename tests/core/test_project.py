@@ -120,6 +120,7 @@ def test_tables_are_the_declared_ones():
         "reviews",
         "creatives",
         "scores",
+        "engines",
         "changes",
     ]
     for table in TABLES.values():

@@ -4,7 +4,8 @@ A review belongs to the week it was published in; one without a date, or with a 
 first seen, to the week in which it was first seen. It counts once, however many pages and snapshots show it.
 
 Scores of two engines are never compared with each other: for each task one engine is chosen, the one that read the
-most of the week's reviews (of equals the one that read the most of the baseline, then the first by id).
+most of the week's reviews (of equals the one that read the most of the baseline, then the first by id). Where the
+workspace's model read a text, what other engines said about it is left out before (``prefer_engines``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "EngineUse",
     "ScoredReviews",
     "join_reviews",
+    "prefer_engines",
     "text_id",
     "with_topics",
 ]
@@ -104,6 +106,15 @@ class ScoredReviews:
 def text_id(text: str) -> str:
     """SHA-256 of a text, the key of its scores."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def prefer_engines(scores: pl.DataFrame, engines: pl.DataFrame) -> pl.DataFrame:
+    """``scores`` without what other engines said about texts that those of ``engines`` read for the same task.
+
+    ``engines`` has columns task and engine_id, one row a task: those that the workspace uses.
+    """
+    chosen = scores.join(engines.select("task", "engine_id"), on=["task", "engine_id"], how="semi")
+    return pl.concat([chosen, scores.join(chosen, on=["text_id", "task"], how="anti")])
 
 
 def join_reviews(reviews: pl.DataFrame, scores: pl.DataFrame, week: Week) -> ScoredReviews:

@@ -16,7 +16,7 @@ from workbench.insight.coverage import coverage
 from workbench.insight.price_index import price_index
 from workbench.insight.prices import price_history
 from workbench.insight.readout import Readout, build_readout
-from workbench.insight.scored import join_reviews
+from workbench.insight.scored import join_reviews, prefer_engines
 from workbench.insight.sentiment import sentiment_shifts
 from workbench.insight.share import share_of_voice
 from workbench.insight.stars import agreement_with_stars
@@ -89,7 +89,7 @@ def _read(workspace: Workspace, week: Week) -> Material:
     offers, plans = _until(lake, "offers", week), _until(lake, "plans", week)
     reviews, claims = _until(lake, "reviews", week), _until(lake, "claims", week)
     history = price_history(offers, plans, workspace=workspace, week=week)
-    scores = lake.read("scores")
+    scores = prefer_engines(lake.read("scores"), lake.read("engines").filter(pl.col("week") == str(week)))
     scored = join_reviews(reviews.filter(pl.col("company_id").is_in(companies)), scores, week)
     return Material(
         workspace=workspace,

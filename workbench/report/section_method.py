@@ -38,8 +38,8 @@ _READING_STEPS = (
     "A review belongs to the week it was published in; without a date, or with one later than the day after it was "
     "first seen, to the week it was first seen. It counts once. The baseline is the four whole weeks before.",
     "A model gives each review a sentiment and its topics. The sentiment is that of the whole review. Scores of two "
-    "engines are never compared: for each task the engine counts that read most of the week's reviews, and reviews "
-    "that only another one read are left out and counted.",
+    "engines are never compared: for each task one engine counts, that of the workspace's model or the one "
+    "that read most of the week's reviews; reviews that only another one read are left out and counted.",
     "Two shares are compared with the baseline: negative reviews among those on a topic, and complaints, which are "
     "negative reviews on a topic among all. Intervals are Newcombe's hybrid score intervals at 95 %, tests are "
     "Fisher's exact test, and all tests of the week are corrected together after Benjamini and Hochberg.",

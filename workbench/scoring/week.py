@@ -2,7 +2,7 @@
 
 Scores are kept by text, task and engine id, so nothing is read twice by the same engine, and a second run of a week
 writes nothing. When a task gets another model, what the week and its baseline need is read again by it; what the
-model before it said stays in the table.
+model before it said stays in the table. Which engine counts for a week stands in the table ``engines``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -228,6 +228,10 @@ def score_week(workspace: Workspace, week: Week, *, backend: str = "auto", progr
         }
         read, seconds = _read(lake, plan, progress=progress)
     ordered = tuple(engines[task] for task in TASKS)
+    used = pl.DataFrame(
+        [{"week": str(week), **asdict(engine)} for engine in ordered], schema=TABLES["engines"].schema
+    )
+    lake.replace("engines", used, where={"week": [str(week)]})
     return WeekScores(str(week), texts, _stored(lake, texts, ordered), ordered, len(read), seconds)
 
 

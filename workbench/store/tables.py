@@ -185,6 +185,20 @@ _TABLES = (
         ),
     ),
     Table(
+        "engines",
+        ("week", "task"),
+        _schema(
+            {
+                "week": pl.String,
+                "task": pl.String,
+                "engine_id": pl.String,  # whose scores count for the week: that of the workspace's model
+                "model": pl.String,
+                "backend": pl.String,
+                "precision": pl.String,
+            }
+        ),
+    ),
+    Table(
         "changes",
         ("change_id",),
         _schema(
