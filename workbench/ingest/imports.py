@@ -15,12 +15,14 @@ import datetime as dt
 import hashlib
 import logging
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+from tqdm import TqdmWarning
 
 from workbench.errors import ArchiveError, ParameterError
 from workbench.extract.page import Review
@@ -35,6 +37,11 @@ from workbench.store.tables import TABLES
 from workbench.weeks import Week
 from workbench.workspace import Workspace
 
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
+
 __all__ = [
     "FIELDS",
     "ImportResult",
@@ -47,6 +54,8 @@ log = logging.getLogger(__name__)
 
 FIELDS: Final = ("text", "title", "rating", "author", "date", "company", "url", "language", "source")
 """What a column can be mapped to."""
+
+_SHOW: Final = 5000  # reviews from which a progress bar is worth it
 
 _READER: Final = "import 1"
 """Stands in the column ``extractor``; raised when the same file comes out differently, so that it is read again."""
@@ -242,7 +251,7 @@ def _read(records: Sequence[Record], mapping: Mapping[str, str], plan: Import, w
         (f"{review.title or ''} {review.text}" for _, review in reviews),
         keep=vocabulary(workspace),
     )
-    for row, review in reviews:
+    for row, review in tqdm(reviews, desc="Importing", unit="review", disable=len(reviews) < _SHOW, leave=False):
         company_id = _company(text_of(row["company"]), companies) if "company" in mapping else plan.company
         if company_id is None:
             raise ParameterError(

@@ -26,6 +26,7 @@ WORD: Final = 5
 
 # Scripts in which a name has no edges (as in authors.py), and runs of all other letters and digits.
 _SPACELESS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_SPACELESS_START = re.compile(f"[{_SPACELESS}]")
 _RUNS = re.compile(rf"[{_SPACELESS}]+|[^\W{_SPACELESS}]+")
 
 
@@ -51,7 +52,8 @@ class NameMask:
     def __call__(self, text: str, author: str | None = None) -> str:
         """``text``, written by ``author``, with the names in it masked."""
         found = self._names_in(text) - self._words
-        if len(own := _plain(author)) > 1:
+        # An author's own name is tried wherever it may stand; most reviews do not hold it.
+        if len(own := _plain(author)) > 1 and own.casefold() in _folded(text):
             found.add(own)
         if not found:
             return text
@@ -60,7 +62,9 @@ class NameMask:
 
     def _names_in(self, text: str) -> set[str]:
         """The names that may stand in ``text``: all that do, and a few that do not."""
-        folded = " ".join(text.casefold().split())
+        if not self._by_key and not self._unlettered:
+            return set()
+        folded = _folded(text)
         keys = self._by_key.keys() & set(_keys_of_text(text))
         found = {name for key in keys for name in self._by_key[key] if name.casefold() in folded}
         return found | {name for name in self._unlettered if name.casefold() in folded}
@@ -68,6 +72,10 @@ class NameMask:
 
 def _plain(name: str | None) -> str:
     return " ".join((name or "").split())
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _key_of_name(name: str) -> str | None:
@@ -83,7 +91,7 @@ def _key_of_name(name: str) -> str | None:
 
 def _keys_of_text(text: str) -> Iterator[str]:
     for run in _RUNS.findall(text):
-        if _is_spaceless(run):
+        if not run.isascii() and _is_spaceless(run):
             yield from run
             yield from (run[place : place + 2] for place in range(len(run) - 1))
         else:
@@ -91,4 +99,4 @@ def _keys_of_text(text: str) -> Iterator[str]:
 
 
 def _is_spaceless(run: str) -> bool:
-    return re.match(f"[{_SPACELESS}]", run) is not None
+    return _SPACELESS_START.match(run) is not None
