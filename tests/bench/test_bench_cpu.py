@@ -79,9 +79,7 @@ def test_mistakes(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (BUNDLED / "model.onnx").is_file(), reason="no model is bundled yet: engines/reviews/model.onnx"
-)
+@pytest.mark.skipif(not (BUNDLED / "model.onnx").is_file(), reason="no engines/reviews/model.onnx yet")
 def test_the_peer_computes_the_same():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
