@@ -5,6 +5,7 @@ The names below are loaded on first use, so that ``import workbench`` stays ligh
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,20 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.extract import extract_page
     from workbench.extract.page import Page
+    from workbench.scoring import score, score_file
     from workbench.weeks import Week
     from workbench.workspace import Workspace, load_workspace
 
-__all__ = ["Page", "Week", "WorkbenchError", "Workspace", "extract_page", "load_workspace"]
+__all__ = [
+    "Page",
+    "Week",
+    "WorkbenchError",
+    "Workspace",
+    "extract_page",
+    "load_workspace",
+    "score",
+    "score_file",
+]
 
 __version__ = "0.1.0"
 
@@ -26,14 +37,22 @@ _HOMES = {
     "Workspace": "workbench.workspace",
     "extract_page": "workbench.extract",
     "load_workspace": "workbench.workspace",
+    "score": "workbench.scoring",
+    "score_file": "workbench.scoring",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # With name and obj Python adds the nearest name of dir() to the traceback.
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}. It offers {', '.join(__all__)}; "
+        f"a module is imported by its full name: import workbench.scoring",
+        name=name,
+        obj=sys.modules[__name__],
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

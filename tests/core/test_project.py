@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -68,18 +69,45 @@ def test_every_requirement_is_pinned_for_this_python():
 def test_import_is_light():
     code = "import sys, workbench; print(sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    for name in ("torch", "tensorrt", "pycuda", "transformers", "polars", "trafilatura", "matplotlib", "httpx"):
+    for name in (
+        "torch",
+        "tensorrt",
+        "pycuda",
+        "transformers",
+        "polars",
+        "trafilatura",
+        "matplotlib",
+        "httpx",
+        "onnxruntime",
+    ):
         assert f"'{name}'" not in loaded
 
 
 def test_public_names():
     import workbench
 
-    assert workbench.__all__ == ["Page", "Week", "WorkbenchError", "Workspace", "extract_page", "load_workspace"]
+    assert workbench.__all__ == [
+        *("Page", "Week", "WorkbenchError", "Workspace", "extract_page", "load_workspace", "score", "score_file")
+    ]
+    assert set(workbench.__all__) <= set(dir(workbench))
+    assert len(dir(workbench)) == len(set(dir(workbench)))
     for name in workbench.__all__:
         assert getattr(workbench, name).__name__ == name
-    with pytest.raises(AttributeError):
-        _ = workbench.no_such_name
+    with pytest.raises(AttributeError, match=r"no attribute 'scores'.* offers Page, .*score_file") as caught:
+        _ = workbench.scores
+    assert (caught.value.name, caught.value.obj) == ("scores", workbench)
+    assert not hasattr(workbench, "no_such_name")
+
+
+def test_type_checkers_see_the_public_names_where_they_are_loaded_from():
+    import workbench
+
+    tree = ast.parse((ROOT / "workbench" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    seen = {alias.name: line.module for line in block.body for alias in line.names}
+    assert seen == workbench._HOMES
+    assert sorted(seen) == workbench.__all__
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
