@@ -111,30 +111,13 @@ def shift_figure(name: str, rows: Sequence[Mapping[str, Any]], material: Materia
                 mec=colour,
                 mew=1.4,
             )
-            along = axes.get_yaxis_transform()
             if narrow:
                 axes.text(
-                    0, y - 0.42, labels(text, 52), transform=along, va="center", size=11, color=figures.INK,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                    0, y - 0.42, labels(text, 52), transform=axes.get_yaxis_transform(), va="center", size=11,
+                    color=figures.INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
                 )  # fmt: skip
-            else:
-                axes.text(
-                    -10 / (width - left - right),
-                    y,
-                    labels(text, 52),
-                    transform=along,
-                    ha="right",
-                    va="center",
-                    color=figures.INK,
-                )
-            axes.text(
-                1 + 8 / (width - left - right),
-                y,
-                labels(points(row["delta"])),
-                transform=along,
-                va="center",
-                color=figures.INK,
-            )
+            beside = None if narrow else labels(text, 52)
+            figures.label_row(axes, y, beside, labels(points(row["delta"])), width=width - left - right)
         ticks = [t for t in range(-100, 101, 20) if low - margin <= t <= high + margin]
         axes.set_xticks(ticks, [points(t / 100) for t in ticks])
         axes.set_xlabel(labels("← fewer negative · points · more negative →"), size=11)

@@ -65,24 +65,7 @@ def voice_figure(name: str, rows: Sequence[Mapping[str, Any]], material: Materia
             if row["share_baseline"] is not None:
                 at = row["share_baseline"] * 100
                 axes.plot([at, at], [y - 0.4, y + 0.4], color=figures.COLOURS[1], lw=2.4)
-            along = axes.get_yaxis_transform()
-            axes.text(
-                -10 / (width - left - right),
-                y,
-                labels(text, 30),
-                transform=along,
-                ha="right",
-                va="center",
-                color=figures.INK,
-            )
-            axes.text(
-                1 + 8 / (width - left - right),
-                y,
-                labels(f"{share:.0f} %"),
-                transform=along,
-                va="center",
-                color=figures.INK,
-            )
+            figures.label_row(axes, y, labels(text, 30), labels(f"{share:.0f} %"), width=width - left - right)
         step = 10 if high <= 60 else 20
         ticks = list(range(0, int(high) + 1, step))
         axes.set_xticks(ticks, [f"{tick}" for tick in ticks])

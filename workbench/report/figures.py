@@ -16,11 +16,12 @@ from typing import Any
 import matplotlib as mpl
 from lxml import etree
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.report.html import clean, clip
 
-__all__ = ["COLOURS", "GRID", "INK", "MARKERS", "MUTED", "Labels", "drawing", "figure", "text_width"]
+__all__ = ["COLOURS", "GRID", "INK", "MARKERS", "MUTED", "Labels", "drawing", "figure", "label_row", "text_width"]
 
 # Okabe and Ito (2008), without the yellow that is too light on white. Colour is always paired with a marker.
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#a4507f", "#b07d00", "#3f8fbf")
@@ -72,6 +73,14 @@ class Labels:
 def text_width(text: str, size: float = 12) -> float:
     """About how wide ``text`` is in pixels; Chinese characters are as wide as they are high."""
     return sum(size if ord(c) > 0x2E80 else size * 0.6 for c in text)
+
+
+def label_row(axes: Axes, y: float, before: str | None, after: str, *, width: float) -> None:
+    """Write tokens of Labels on both sides of a row at ``y``; ``width`` is that of the axes in pixels."""
+    along = axes.get_yaxis_transform()
+    if before is not None:
+        axes.text(-10 / width, y, before, transform=along, ha="right", va="center", color=INK)
+    axes.text(1 + 8 / width, y, after, transform=along, va="center", color=INK)
 
 
 def figure(
