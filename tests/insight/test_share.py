@@ -27,7 +27,9 @@ def named_market() -> Workspace:
         Company(id="ondine", name="Ondine", aliases=("Ondine Paper",), products=(
             Product(name="Ondine Folio", aliases=("Folio",)), Product(name="Ondine Cloud"),
         )),
-        Company(id="penrill", name="Penrill", products=(Product(name="Cloud Note"),)),
+        Company(id="penrill", name="Penrill", aliases=("Straße 7",), products=(
+            Product(name="Cloud Note"), Product(name="One"),
+        )),
         Company(id="moshu", name="Moshu", aliases=("墨舒",), products=(
             Product(name="墨舒 M2 纸感平板", aliases=("墨舒 M2", "M2")), Product(name="墨舒云"),
         )),
@@ -45,7 +47,9 @@ FINDER = NameFinder(named_market())
         ("ONDINE FOLIO, ondine, Ｏｎｄｉｎｅ", ["Ondine Folio", "Ondine", "Ondine"]),
         ("Ondines and Penrilled", []),  # no word ends there
         ("Ondine's support", ["Ondine"]),
-        ("用了Folio之后换墨舒M2", ["Ondine Folio", "Moshu", "墨舒 M2 纸感平板"]),
+        ("用了Folio之后换墨舒M2", ["Ondine Folio", "墨舒 M2 纸感平板"]),
+        ("墨舒M2纸感平板比M2强", ["墨舒 M2 纸感平板"] * 2),  # written without its blanks
+        ("墨 舒", []),
         ("墨舒 M2 纸感平板到了", ["墨舒 M2 纸感平板"]),
         ("墨舒云挺好", ["墨舒云"]),  # not the company inside it
         ("我们家墨舒真好", ["Moshu"]),
@@ -56,11 +60,23 @@ FINDER = NameFinder(named_market())
         ("Ondine Cloud Note", ["Ondine Cloud"]),  # as long as the other, and first
         ("Cloud Note", ["Cloud Note"]),
         ("Ondine  \n Paper", ["Ondine"]),
+        ("OndinePaper", []),
+        ("someone's 2ondine, Penrill_2", []),
+        ("ondine-cloud", ["Ondine"]),
+        ("One for someone, everyONE and phone", ["One"]),
+        ("one more", []),
+        ("Die STRASSE 7, die strasse 7, die Straße 7", ["Penrill"] * 3),
+        ("ẞẞ Ondine", ["Ondine"]),  # folding makes the text longer
         ("", []),
     ],
 )
 def test_names_are_found(text: str, expected: list[str]) -> None:
     assert [mention.name for mention in FINDER.find(text)] == expected
+
+
+def test_a_mention_says_where_it_stands_though_folding_makes_the_text_longer() -> None:
+    text = "ẞß ONDINE，大STRASSE 7"
+    assert [text[m.start : m.end] for m in FINDER.find(text)] == ["ONDINE", "STRASSE 7"]
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["墨舒", "Ondine Folio", "Penrill"]))

@@ -1,19 +1,25 @@
 """Finding the names of known companies and products in texts.
 
-Names and aliases come from workspace.toml. They are matched exactly, whatever their case and width, and:
+Names and aliases come from workspace.toml. They are matched exactly, whatever their case (folded as Unicode does it:
+STRASSE is Straße) and width, and:
 
 - where a name begins or ends with a digit or a letter of a script with spaces, a word must begin or end there.
   Chinese, Japanese and Korean have no such borders: a name in them is found anywhere, and so is "Folio" between two
-  of their characters;
+  of their characters. A blank between such a character and another script is there or not, as the writer likes:
+  墨舒M2 is 墨舒 M2;
 - the longest name wins: in "Ondine Cloud" only that is found, and neither "Ondine" nor "Cloud";
 - one short Latin word (SHORT characters at most, such as "Slate" or "M2") may be a common word or a unit. It counts
   only with a capital letter where workspace.toml writes it with one.
+
+What this cannot tell: a Chinese name from the same characters across two other words (墨舒 in 笔墨舒展), and a short
+word with its capital at the beginning of a sentence from a name. Name such a company by a longer alias.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.workspace import Workspace
@@ -26,6 +32,10 @@ SHORT = 5
 # Letters of scripts that are written without spaces, and their full stops and brackets.
 _SPACELESS = "\u2e80-\u2fff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _LETTER = rf"[^\W{_SPACELESS}]"  # a letter, digit or underscore of any other script
+_BORDER = re.compile(
+    rf"(?<=[{_SPACELESS}]) | (?=[{_SPACELESS}])"
+    rf"|(?<=[{_SPACELESS}])(?={_LETTER})|(?<={_LETTER})(?=[{_SPACELESS}])"
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +95,13 @@ class NameFinder:
     def find(self, text: str) -> list[Mention]:
         """Every mention in ``text``, in order; no two overlap."""
         plain = normal(text)
+        folded, places = _fold(plain)
         found: list[Mention] = []
         for name in self._names:
-            for match in name.pattern.finditer(plain):
-                if name.capital and not match[0][0].isupper():
+            for match in name.pattern.finditer(folded):
+                start, end = places[match.start()], places[match.end() - 1] + 1
+                if name.capital and not plain[start].isupper():
                     continue
-                start, end = match.span()
                 if all(end <= other.start or start >= other.end for other in found):
                     found.append(Mention(start, end, name.company_id, name.name))
         return sorted(found, key=lambda mention: mention.start)
@@ -108,13 +119,24 @@ class NameFinder:
         return bool(folded) and any(inside.search(name) for name in self._folded)
 
 
+def _fold(plain: str) -> tuple[str, Sequence[int]]:
+    """``plain`` case-folded, and the place in ``plain`` of each of its characters: ß becomes two."""
+    folded = plain.casefold()
+    if len(folded) == len(plain):
+        return folded, range(len(plain))
+    return folded, [place for place, char in enumerate(plain) for _ in char.casefold()]
+
+
 def _name(text: str, company_id: str, own: str) -> _Name:
     single = re.fullmatch(rf"{_LETTER}+", text) is not None
     capital = single and len(text) <= SHORT and text[0].isupper()
-    return _Name(re.compile(_bounded(text), re.IGNORECASE), capital, len(text), company_id, own)
+    return _Name(re.compile(_bounded(text.casefold())), capital, len(text), company_id, own)
 
 
-def _bounded(text: str) -> str:
-    before = rf"(?<!{_LETTER})" if re.match(_LETTER, text) else ""
-    after = rf"(?!{_LETTER})" if re.search(rf"{_LETTER}\Z", text) else ""
-    return f"{before}{re.escape(text)}{after}"
+def _bounded(folded: str) -> str:
+    """A pattern for a folded name: whole words where its script has them, blanks as its scripts have them."""
+    before = rf"(?<!{_LETTER})" if re.match(_LETTER, folded) else ""
+    after = rf"(?!{_LETTER})" if re.search(rf"{_LETTER}\Z", folded) else ""
+    # A blank beside a character of a script without spaces, or the place for one where the scripts change.
+    parts = _BORDER.split(folded)
+    return f"{before}{' ?'.join(map(re.escape, parts))}{after}"
