@@ -41,7 +41,7 @@ def build_areas(material: Material, view: View) -> Areas:
         return Areas([], Markup(""), [])
     notes = [
         f"{plural(len(known), 'statement')} that the pages did not make before, filed by a model under what they are "
-        "about. One that is about several areas stands under the first."
+        "about. One that is about several areas stands under the likeliest."
     ]
     if len(known) < len(rows):
         notes.append(f"{plural(len(rows) - len(known), 'new statement')} not filed: not read by a model, or no area.")

@@ -13,6 +13,7 @@ from workbench.insight.stars import ENOUGH_AGREEMENT, ENOUGH_RATED
 from workbench.report.html import day, link, minute, plural, quoted, render
 from workbench.report.material import DAYS_SHOWN, Material, View
 from workbench.report.model import Section
+from workbench.report.model_cards import card_notes, cards_table, find_cards, limit_lines, training_lines
 from workbench.report.tables import Column, table
 
 __all__ = ["PACKAGES", "build_method"]
@@ -61,6 +62,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
     versions = _versions(material)
     digest = _input_digest(material)
     models = _models(material)
+    cards = find_cards(material.workspace, [row["model"] for row in models if row["model"]])
     body = render(
         "method",
         number=number,
@@ -69,6 +71,12 @@ def build_method(material: Material, view: View, number: int) -> Section:
         models="Everything above comes from fixed rules. Reviews and images were not read by a model.",
         reading_steps=_READING_STEPS,
         readings=_models_table(models) if models else "",
+        card_notes=card_notes(models, cards),
+        cards_table=cards_table(list(cards.values())),
+        cards=[
+            {"title": card.title, "sets": training_lines(card), "limits": limit_lines(card)}
+            for card in cards.values()
+        ],
         parameters=parameters,
         versions=versions,
         evidence_intro=(
@@ -83,6 +91,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
         "parameters": parameters,
         "versions": versions,
         "models": models,
+        "cards": [card.to_json() for card in cards.values()],
         "snapshots": {"count": material.pages.height, "sha256": digest},
     }
     return Section("method", number, title, "ready", data, body)
