@@ -11,6 +11,8 @@ from workbench.tasks.decode import (
     choose_topics,
     find_entities,
     label_probabilities,
+    pool_classes,
+    pool_labels,
     sentiment_probabilities,
     topic_names,
     topic_probabilities,
@@ -155,6 +157,8 @@ def test_large_logits_do_not_overflow():
     ("over", "chosen"),
     [
         ({"price": 0.9, "bug": 0.6}, ("price", "bug")),
+        ({"price": 0.6, "bug": 0.9, "service": 0.7}, ("bug", "service", "price")),
+        ({"bug": 0.7, "price": 0.7}, ("price", "bug")),  # of equals, the first label
         ({"price": 0.9, "other": 0.95}, ("price",)),
         ({"other": 0.95}, ("other",)),
         ({"quality": 0.4, "bug": 0.3}, ("quality",)),
@@ -163,6 +167,42 @@ def test_large_logits_do_not_overflow():
 def test_topics(over, chosen):
     probabilities = np.array([over.get(label, 0.01) for label in TOPIC_LABELS], np.float32)
     assert choose_topics(probabilities, TOPICS) == chosen
+
+
+def test_thresholds_decide_which_topics_and_probabilities_their_order():
+    spec = OutputSpec("topics", "labels", ("price", "bug", "bug"), thresholds=(0.2, 0.8, 0.6))
+    assert choose_topics(np.array([0.3, 0.7, 0.65], np.float32), spec) == ("bug", "price")
+    assert choose_topics(np.array([0.1, 0.3, 0.2], np.float32), spec) == ("bug",)
+    assert choose_topics(np.array([0.2, 0, 0], np.float32), spec) == ("price",)  # the threshold itself is over
+
+
+def test_one_window_says_it_all():
+    shares = np.array([[0.3, 0.7, 0.123456]], np.float32)
+    assert pool_labels(shares, [17]).tolist() == shares[0].tolist()
+    assert pool_classes(shares, [17]).tolist() == shares[0].tolist()
+
+
+def test_a_topic_is_what_a_third_of_a_text_is_about():
+    sizes = [100] * 6
+    shares = np.full((6, 3), 0.1, np.float32)
+    shares[:2, 0] = 0.9  # a third of the text
+    shares[4, 1] = 0.9  # one window of six
+    assert pool_labels(shares, sizes) == pytest.approx([0.9, 0.5, 0.1])
+    # A part of a window counts for as much: 100 tokens of 900, of the 300 that count.
+    assert pool_labels(np.array([[0.9], [0.1]], np.float32), [100, 800]) == pytest.approx([(0.9 + 2 * 0.1) / 3])
+    assert pool_classes(np.array([[0.9], [0.3]], np.float32), [100, 200]) == pytest.approx([0.5])
+
+
+@given(
+    st_numpy.arrays(np.float32, st.tuples(st.integers(1, 9), st.just(8)), elements=st.floats(0, 1, width=32)),
+    st.integers(1, 12),
+)
+def test_a_text_said_again_and_again_keeps_its_topics(shares, times):
+    sizes = list(range(50, 50 + len(shares)))
+    once, often = pool_labels(shares, sizes), pool_labels(np.tile(shares, (times, 1)), sizes * times)
+    assert often == pytest.approx(once, abs=1e-6)
+    assert (once <= shares.max(0) + 1e-6).all()
+    assert (once >= pool_classes(shares, sizes) - 1e-6).all()
 
 
 def test_topics_of_a_classifier_with_several_names_for_one():

@@ -14,17 +14,26 @@ from workbench.tasks.labels import SENTIMENTS
 from workbench.tasks.spec import OutputSpec
 
 __all__ = [
+    "TOPIC_SHARE",
     "Entity",
     "choose_topics",
     "class_probabilities",
     "find_entities",
     "label_probabilities",
+    "pool_classes",
+    "pool_labels",
     "sentiment_probabilities",
     "topic_names",
     "topic_probabilities",
 ]
 
 FloatArray = NDArray[np.float32]
+
+TOPIC_SHARE: Final = 1 / 3
+"""Part of a long text that must be about a topic. Measured on app reviews put together, one kind a text: from 3 to
+100 kB the topics of a text rose from 1.5 to 2.5 (praise) and from 3.2 to 5.0 (feature requests) when the best window
+counted, and fell to 1.0 and 3.0 when a third did, with the text's own kind always among them. Of a second kind in a
+text of seven windows, one that made up 30 % was found in 20 of 20 texts, 20 % in 17, 10 % in none."""
 
 _OTHER: Final = "other"
 _OPENING: Final = {")": "(", "）": "（", "]": "[", "】": "【", "》": "《", "」": "「", "』": "『"}
@@ -68,6 +77,27 @@ def label_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequenc
     return np.where(scaled >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
+def pool_classes(shares: FloatArray, sizes: Sequence[int]) -> FloatArray:
+    """One text's probabilities [K] from those of its windows [W, K]: the mean, weighed by tokens ``sizes`` [W]."""
+    weights = np.array(sizes, np.float64) / sum(sizes)
+    return np.asarray((shares * weights[:, None]).sum(0), np.float32)
+
+
+def pool_labels(shares: FloatArray, sizes: Sequence[int]) -> FloatArray:
+    """The same for labels that do not exclude each other: for each, the mean over the TOPIC_SHARE of the tokens that
+    say most of it.
+
+    The best window alone would give a long text ever more topics, for one of many windows is always off the mark;
+    the mean over all would leave a text with two subjects without either.
+    """
+    order = np.argsort(-shares, axis=0, kind="stable")
+    weights = (np.array(sizes, np.float64) / sum(sizes))[order]
+    before = np.cumsum(weights, axis=0) - weights
+    used = np.clip(TOPIC_SHARE - before, 0, weights)
+    best = np.take_along_axis(shares, order, axis=0)
+    return np.asarray((best * used).sum(0) / used.sum(0), np.float32)
+
+
 def topic_names(spec: OutputSpec) -> tuple[str, ...]:
     """The topics an output can give, each once, in the order of its logits."""
     return tuple(dict.fromkeys(spec.labels))
@@ -87,14 +117,21 @@ def topic_probabilities(probabilities: FloatArray, spec: OutputSpec) -> FloatArr
 
 
 def choose_topics(probabilities: FloatArray, spec: OutputSpec) -> tuple[str, ...]:
-    """The topics of one text from its probabilities [K]: at least one; "other" only by itself."""
+    """The topics of one text from its probabilities [K], the likeliest first.
+
+    At least one, and "other" only by itself. Of equals, the one whose label stands first.
+    """
+    names, by_name = topic_names(spec), topic_probabilities(probabilities[None], spec)[0]
     if spec.kind == "classes":
-        folded = topic_probabilities(probabilities[None], spec)[0]
-        return (topic_names(spec)[int(np.argmax(folded))],)
-    over = probabilities >= np.array(spec.thresholds, np.float32)
-    chosen = tuple(dict.fromkeys(label for label, is_over in zip(spec.labels, over, strict=True) if is_over))
+        return (names[int(by_name.argmax())],)
+    over = {
+        label
+        for label, probability, threshold in zip(spec.labels, probabilities, spec.thresholds, strict=True)
+        if probability >= np.float32(threshold)
+    }
+    chosen = tuple(names[place] for place in np.argsort(-by_name, kind="stable") if names[place] in over)
     if not chosen:
-        return (spec.labels[int(np.argmax(probabilities))],)
+        return (names[int(by_name.argmax())],)
     return tuple(label for label in chosen if label != _OTHER) or chosen
 
 
