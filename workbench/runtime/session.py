@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.tasks.decode import READING
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec
 
@@ -68,7 +69,8 @@ class Session(Protocol):
 
 
 def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, version: str) -> str:
-    """16 hex digits from everything that decides a score: files, how outputs are read, precision, backend.
+    """16 hex digits from everything that decides a score: files, how outputs and long texts are read, precision,
+    backend.
 
     Of the backend's ``version`` the first two numbers count: a patch release does not make all scores stale.
     """
@@ -78,6 +80,7 @@ def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, versio
         "outputs": [spec.outputs[name].as_dict() for name in sorted(spec.outputs)],
         "max_tokens": spec.max_tokens,
         "pad_id": spec.pad_id,
+        "reading": READING,
         "precision": precision,
         "backend": f"{backend} {'.'.join(version.split('.')[:2])}",
     }

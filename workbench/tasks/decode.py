@@ -14,6 +14,7 @@ from workbench.tasks.labels import SENTIMENTS
 from workbench.tasks.spec import OutputSpec
 
 __all__ = [
+    "READING",
     "TOPIC_SHARE",
     "Entity",
     "choose_topics",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float32]
+
+READING: Final = 2
+"""Raised when the same logits give other answers than before. It is part of the engine id, so texts scored before are
+read again."""
 
 TOPIC_SHARE: Final = 1 / 3
 """Part of a long text that must be about a topic. Measured on app reviews put together, one kind a text: from 3 to
