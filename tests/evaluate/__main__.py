@@ -3,6 +3,8 @@
 python -m tests.evaluate extraction --data ../shared/data
 python -m tests.evaluate extraction --data ../shared/data --update-floors
 python -m tests.evaluate fit-text --data ../shared/data
+python -m tests.evaluate models --data ../shared/data
+python -m tests.evaluate models --validation FILE --task sentiment
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.evaluate import extraction_products, extraction_text, fit_text, floors
+from tests.evaluate import extraction_products, extraction_text, fit_text, floors, model_sets, models
+from workbench.errors import WorkbenchError
+from workbench.tasks.labels import TASKS
 
 
 def _extraction(arguments: argparse.Namespace) -> int:
@@ -33,22 +37,60 @@ def _extraction(arguments: argparse.Namespace) -> int:
         print(f"## Main text, word F1\n\n{extraction_text.table(results)}\n")
         print(f"## Product pages\n\n{extraction_products.run(data)}")
     if arguments.update_floors:
-        lowered = floors.update(
-            {
-                "text": floors.Floor(data / extraction_text.ARCHIVE, measured["text"]),
-                "text-sample": floors.Floor(
-                    data / extraction_text.ARCHIVE, extraction_text.scores(data, sample=floors.SAMPLE)
-                ),
-                "products": floors.Floor(data / extraction_products.PAGES, measured["products"]),
-            },
-            allow_lower=arguments.allow_lower,
-        )
-        if lowered:
-            print("Floors not written; these scores are lower than their floor:", file=sys.stderr)
-            print("\n".join(f"  {line}" for line in lowered), file=sys.stderr)
-            print("Find out why. If it is meant to be so, add --allow-lower.", file=sys.stderr)
+        new = {
+            "text": floors.Floor(data / extraction_text.ARCHIVE, measured["text"]),
+            "text-sample": floors.Floor(
+                data / extraction_text.ARCHIVE, extraction_text.scores(data, sample=floors.SAMPLE)
+            ),
+            "products": floors.Floor(data / extraction_products.PAGES, measured["products"]),
+        }
+        if _raise_floors(new, allow_lower=arguments.allow_lower):
             return 1
     return 1 if measured["text"]["exceptions"] else 0
+
+
+def _raise_floors(new: Mapping[str, floors.Floor], *, allow_lower: bool) -> int:
+    lowered = floors.update(new, allow_lower=allow_lower)
+    if lowered:
+        print("Floors not written; these scores are lower than their floor:", file=sys.stderr)
+        print("\n".join(f"  {line}" for line in lowered), file=sys.stderr)
+        print("Find out why. If it is meant to be so, add --allow-lower.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    if (arguments.validation is None) == (arguments.data is None):
+        print(
+            "Give the labelled folder with --data FOLDER, or a file of your own with --validation.", file=sys.stderr
+        )
+        return 2
+    try:
+        if arguments.validation is not None:
+            own = model_sets.read_file(
+                arguments.validation,
+                arguments.task,
+                text_column=arguments.text_column,
+                label_column=arguments.label_column,
+            )
+            measured = models.measure_sets(arguments.model, [own], arguments.sample)
+        else:
+            measured = models.measure(arguments.model, arguments.data, arguments.sample)
+    except FileNotFoundError as error:
+        print(f"{error.filename} is missing. Give the folder that has it: --data FOLDER.", file=sys.stderr)
+        return 2
+    except (ValueError, WorkbenchError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(measured, indent=2, ensure_ascii=False) if arguments.json else models.report(measured))
+    if arguments.update_floors:
+        if arguments.data is None or arguments.sample is not None:
+            print("Floors are made from everything: leave --validation and --sample out.", file=sys.stderr)
+            return 2
+        quick = models.measure(arguments.model, arguments.data, models.FLOOR_SAMPLE)
+        new = models.floors_of(measured, arguments.data) | models.floors_of(quick, arguments.data)
+        return _raise_floors(new, allow_lower=arguments.allow_lower)
+    return 0
 
 
 def _fit_text(arguments: argparse.Namespace) -> int:
@@ -77,6 +119,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fitting = commands.add_parser("fit-text", help="fit the weights that choose a page's content blocks")
     fitting.add_argument("--data", type=Path, required=True, help="folder with web/wcxb_dev.tar.xz")
     fitting.set_defaults(run=_fit_text)
+
+    reading = commands.add_parser("models", help="a model folder on labelled texts: accuracy, calibration, F1")
+    reading.add_argument("--data", type=Path, help="folder with text/sentiment_zh_shopping.parquet and the others")
+    reading.add_argument("--model", type=Path, default=models.BUNDLED, help="model folder; default: engines/reviews")
+    reading.add_argument("--json", action="store_true", help="print metrics.<set>.<name> as JSON")
+    reading.add_argument("--sample", type=int, metavar="N", help="at most N texts a set, always the same ones")
+    reading.add_argument("--validation", type=Path, metavar="FILE", help="measure on this CSV, JSONL or Parquet only")
+    reading.add_argument("--task", choices=TASKS, default="sentiment", help="what --validation is labelled for")
+    reading.add_argument("--text-column", default="text", help="column of texts in --validation")
+    reading.add_argument("--label-column", help="column of labels in --validation; default: label, labels, entities")
+    reading.add_argument("--update-floors", action="store_true", help="make these scores the gate's floors")
+    reading.add_argument("--allow-lower", action="store_true", help="let --update-floors lower a floor")
+    reading.set_defaults(run=_models)
 
     parsed = parser.parse_args(arguments)
     return int(parsed.run(parsed))
