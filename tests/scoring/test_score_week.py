@@ -280,6 +280,13 @@ def test_what_the_notebook_shows(shop: Shop, bundled: Path) -> None:
     certainty = joined.select(pl.max_horizontal("p_negative", "p_neutral", "p_positive")).to_series()
     assert english[0] == pytest.approx(certainty.min())
     assert set(result.topics().columns) == {"topic", "language", "reviews", "statements"}
+    names = result.entities()
+    reviews = result.texts.filter(pl.col("side") == "week", pl.col("kind") == "review").select("text_id")
+    rows = result.scores.filter(pl.col("task") == "entities").join(reviews, on="text_id")
+    assert names["names"].sum() == rows["entities"].list.len().sum()
+    assert names["names"].is_sorted(descending=True)
+    assert names["names"][0] > 0
+    assert all(1 <= len(found) <= 5 for found in names["most_frequent"])
     drawn = sentiment_figure(result, shop.workspace)
     assert "<svg" in drawn
     assert "Ondine" in drawn

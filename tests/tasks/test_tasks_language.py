@@ -49,6 +49,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("see https://example.com/the-and-of", "en"),
         ("Ｓｌａｔｅ ｉｓ ｇｏｏｄ", "en"),
         ("ﬁne oﬃce", "en"),
+        ("Compare plans | Solo $4.99 per month | Team $12.00 per user / month | Enterprise Contact us", "en"),
         ("a," * 500, "en"),
         ("https://example.com 很好", "zh"),
         ("", None),

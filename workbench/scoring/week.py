@@ -20,7 +20,6 @@ from typing import Any, Final
 import polars as pl
 from tqdm import TqdmWarning
 
-from workbench.engine.export import model_folder
 from workbench.errors import ModelError
 from workbench.runtime import Session, open_session
 from workbench.scoring.api import Scorer, bundled_model
@@ -42,6 +41,7 @@ __all__ = ["ScoredBy", "WeekScores", "missing_bundle", "score_week", "score_week
 
 _BUNDLED: Final = "reviews"
 _SLICE: Final = 512  # texts between two steps of the progress bar
+_MOST_NAMES: Final = 5  # of one label, as examples
 _WRITE: Final = 8192  # texts between two writes: what an interrupted run loses at most
 
 _SCORES: Final = TABLES["scores"].schema
@@ -159,6 +159,31 @@ class WeekScores:
             )
         )
 
+    def entities(self) -> pl.DataFrame:
+        """Names in the week's reviews by label and language: how often, in how many reviews, the most frequent."""
+        named = (
+            self._joined("entities")
+            .filter(pl.col("side") == "week")
+            .select("text_id", "snapshot_id", "language", "entities")
+            .with_row_index("review")
+            .explode("entities")
+            .drop_nulls("entities")
+            .with_columns(pl.col("entities").struct.field("label"), pl.col("entities").struct.field("text"))
+        )
+        names = (
+            named.group_by("label", "language", "text")
+            .agg(pl.len().alias("count"))
+            .sort("count", "text", descending=[True, False])
+            .group_by("label", "language", maintain_order=True)
+            .agg(pl.col("text").head(_MOST_NAMES).alias("most_frequent"))
+        )
+        return (
+            named.group_by("label", "language")
+            .agg(pl.len().alias("names"), pl.col("review").n_unique().alias("reviews"))
+            .join(names, on=["label", "language"], how="left", nulls_equal=True)
+            .sort("names", "label", "language", descending=[True, False, False], nulls_last=True)
+        )
+
     def least_certain(self, rows: int = 8) -> pl.DataFrame:
         """The week's reviews whose sentiment the model is least sure of: ``rows`` for each language, worst first."""
         p = pl.max_horizontal([f"p_{label}" for label in SENTIMENTS])
@@ -188,9 +213,11 @@ class WeekScores:
         if self.reason is not None:
             return f"<p><strong>Nothing is scored.</strong> {html.escape(self.reason)}</p>"
         frame = self.by_task()
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in frame.columns)
+        left = ' style="text-align:left"'  # notebooks put everything to the right
+        head = "".join(f"<th{left}>{html.escape(name.replace('_', ' '))}</th>" for name in frame.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in frame.rows()
+            "<tr>" + "".join(f"<td{left}>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+            for row in frame.rows()
         )
         return (
             f"<p>{html.escape(self.summary())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -255,6 +282,9 @@ def workspace_models(workspace: Workspace, tasks: Sequence[str] = TASKS) -> dict
 
     Raises ModelError when a model is missing or cannot be exported.
     """
+    # Loaded here, for it brings more along than reading with a bundled model needs.
+    from workbench.engine.export import model_folder
+
     return {task: model_folder(getattr(workspace.models, task), task, workspace) for task in TASKS if task in tasks}
 
 

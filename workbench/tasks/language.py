@@ -77,7 +77,8 @@ _COMMON_WORDS: Final = {
     "but have has had my i they he she its so very just all good great no if when what which would will do does did "
     "don't it's too than then after only one out up about there love nice bad works work product price fast slow "
     "who how why where while any every more most new used needs get got been their them some off over his her "
-    "into between during without also can't didn't i'm i've made make still even",
+    "into between during without also can't didn't i'm i've made make still even per month "
+    "year us save free off days",
     "de": "der die und das ist nicht mit ein eine für auf den von dem sie zu im sich auch werden wir oder bei ich es "
     "sehr gut aber war als noch nur schon habe hat wie nach aus man einen mein schlecht alles",
     "fr": "le la les et des une est pour dans que qui sur vous pas avec votre nous ce au du plus ou par je il mais "
