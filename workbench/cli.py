@@ -260,6 +260,37 @@ def doctor(workspace: WorkspaceOption = None) -> None:
     raise typer.Exit(0 if is_usable(checks) else 1)
 
 
+bench_app = typer.Typer(help="Measure the workbench beside others on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("cpu")
+def bench_cpu(
+    model: Annotated[Optional[Path], typer.Option(help="A model folder; default: the bundled one.")] = None,  # noqa: UP045
+    torch_python: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="An interpreter with torch, transformers and onnx; default: this one."),
+    ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Measure transformers.pipeline beside it.")
+    ] = True,
+    texts: Annotated[str, typer.Option(help="Texts a round, or a file with a column text.")] = "300",
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds; the peers take turns in each.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Reviews a second and memory on the CPU, beside transformers.pipeline with the same weights in torch FP32."""
+    from workbench.bench import run_cpu
+
+    found = run_cpu(
+        model,
+        torch_python=torch_python,
+        peers=peers,
+        texts=int(texts) if texts.isdecimal() else Path(texts),
+        rounds=repeat,
+    )
+    typer.echo(found.to_json() if as_json else found.table())
+
+
 @app.command()
 def demo() -> None:
     """Run one week on the bundled demo workspace of fictional companies."""

@@ -3,12 +3,15 @@ import json
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from workbench.bench import CpuBench, run_cpu
 from workbench.bench.cpu import PeerResult
 from workbench.bench.process import Peer, PeerError
-from workbench.errors import ParameterError
+from workbench.cli import app
+from workbench.errors import ModelError, ParameterError
 
 HERE = Path(__file__).resolve().parent
 BUNDLED = HERE.parents[1] / "engines" / "reviews"
@@ -52,7 +55,7 @@ def test_the_workbench_alone(tiny, capsys):
     assert found.ratio is None
     assert found.passed
     assert all(len(peer.rounds) == 2 and peer.texts_per_s > 0 for peer in found.peers)
-    assert all(0 < peer.p50_ms <= peer.p99_ms for peer in found.peers)
+    assert all(0 < peer.p50_ms <= peer.p95_ms for peer in found.peers)
     assert 10 < found.ours.peak_mb < 1000
     assert "no peer was measured" in found.table()
     assert json.loads(found.to_json())["peers"][0]["name"] == "workbench"
@@ -60,19 +63,72 @@ def test_the_workbench_alone(tiny, capsys):
 
 
 def test_bars():
-    ours = PeerResult("workbench", "", 300.0, (300.0,), 5.0, 9.0, 170.0)
-    bench = CpuBench((ours,), 4.2, 1e-6, "reviews", 10, 70.0, 2, "a machine")
+    ours = PeerResult("workbench", "", 300.0, (300.0,), 5.0, 9.0, 170.0, 4.2)
+    pipeline = PeerResult("transformers.pipeline", "", 71.4, (71.4,), 15.0, 19.0, 700.0, 1.0)
+    bench = CpuBench((ours, pipeline), 1e-6, "reviews", 10, 70.0, 2, "a machine")
     assert bench.passed
+    assert bench.as_dict()["ratio"] == 4.2
     assert "4.2 times the pipeline (bar 4), 170 MB (bar 1000)" in bench.table()
-    assert not dataclasses.replace(bench, ratio=3.9).passed
+    assert "| workbench | 300 | 4.20 x | 5.0 | 9.0 | 170 |" in bench.table()
+    assert "logits alike to 1e-06" in bench.table()
+    assert "busy" not in bench.table()
+    assert "busy (load average 3.1): measure again" in dataclasses.replace(bench, load=3.1).table()
+    slower = dataclasses.replace(ours, ratio=3.9)
+    assert not dataclasses.replace(bench, peers=(slower, pipeline)).passed
     heavy = dataclasses.replace(ours, peak_mb=1200.0)
     assert not dataclasses.replace(bench, peers=(heavy,)).passed
 
 
-def test_mistakes(tiny):
+def test_a_peak_is_the_peers_own():
+    held = bytearray(300 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    with echo() as peer:
+        assert peer.ask("end")["peak_mb"] < 200
+
+
+@pytest.mark.parametrize("name", ["texts.csv", "texts.jsonl", "texts.parquet", "texts.txt"])
+def test_texts_of_a_file(tiny, tmp_path, name):
+    texts = ["good phone", "bad price", "good phone", None, "...", "很好"]
+    file = tmp_path / name
+    if file.suffix == ".txt":
+        file.write_text("\n".join(text or "" for text in texts), encoding="utf-8")
+    else:
+        frame = pl.DataFrame({"text": texts})
+        write = {".csv": frame.write_csv, ".jsonl": frame.write_ndjson, ".parquet": frame.write_parquet}
+        write[file.suffix](file)
+    found = run_cpu(tiny, peers=False, texts=file, rounds=1, latency_texts=2, progress=False)
+    assert found.texts == 3
+    assert found.mean_characters == pytest.approx((10 + 9 + 2) / 3)
+
+
+def test_the_command(tiny):
+    arguments = ["bench", "cpu", "--model", str(tiny), "--no-peers", "--texts", "20", "--repeat", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "| peer | reviews/s | of the pipeline | p50 ms | p95 ms | peak MB | versions |" in done.stdout
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert json.loads(done.stdout)["passed"] is True
+    assert "workbench bench cpu" in (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_mistakes(tiny, tmp_path):
+    with pytest.raises(ModelError, match="engines"):
+        run_cpu(tmp_path, peers=False)
+    with pytest.raises(ParameterError, match=r"not a file. Give a number of texts or a file: --texts 300"):
+        run_cpu(tiny, peers=False, texts=tmp_path / "none.csv")
+    (tmp_path / "odd.csv").write_text("comment\ngood\n")
+    with pytest.raises(ParameterError, match="no column text; it has comment"):
+        run_cpu(tiny, peers=False, texts=tmp_path / "odd.csv")
+    (tmp_path / "odd.jsonl").write_text("{")
+    with pytest.raises(ParameterError, match="cannot be read"):
+        run_cpu(tiny, peers=False, texts=tmp_path / "odd.jsonl")
+    (tmp_path / "dots.txt").write_text("...\n!!\n")
+    with pytest.raises(ParameterError, match="no texts with letters"):
+        run_cpu(tiny, peers=False, texts=tmp_path / "dots.txt")
+
     with pytest.raises(ParameterError, match=r"cannot be run: .*--torch-python"):
         run_cpu(tiny, torch_python="/nowhere/python", texts=5, rounds=1)
-    with pytest.raises(ParameterError, match=r"The peer .* does not start:[^$]*torch"):
+    with pytest.raises(ParameterError, match=r"does not start:[^$]*pip install torch transformers onnx"):
         run_cpu(tiny, torch_python=sys.executable, texts=5, rounds=1, progress=False)
     with pytest.raises(ParameterError, match=r"calibration/ has \d+. Ask for fewer"):
         run_cpu(tiny, peers=False, texts=10**6)

@@ -30,6 +30,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 __all__: list[str] = []
 
+HEAD_SIZE = 64
+"""Of the bundled model; a graph does not say it plainly."""
+
 
 class ReviewsConfig(BertConfig):  # type: ignore[misc, unused-ignore]
     """A BERT with the reviews model's pooling."""
@@ -70,6 +73,8 @@ class Weights:
     norms: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     linears: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     epsilon: float = 1e-5
+    scaled: bool = False
+    """Whether the query's weights hold the division of the scores by the root of the head size."""
 
 
 def read_weights(path: Path) -> Weights:
@@ -85,7 +90,10 @@ def read_weights(path: Path) -> Weights:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     found = Weights()
+    producers = {name: node.op_type for node in graph.node for name in node.output}
     for node in graph.node:
+        if node.op_type == "Add" and "attention_bias" in node.input:
+            found.scaled = any(producers.get(name) == "MatMul" for name in node.input)
         second = constants.get(node.input[1]) if len(node.input) > 1 else None
         if node.op_type == "Gather" and constants.get(node.input[0], np.empty(0)).ndim == 2:
             found.tables.append(constants[node.input[0]])
@@ -113,7 +121,7 @@ def build_model(weights: Weights, labels: Sequence[str]) -> ReviewsForSequenceCl
     if per_layer not in (4, 6) or rest != 1 or "sentiment" not in heads:
         raise SystemExit("model.onnx is not shaped like the bundled reviews model; name that one")
     config = ReviewsConfig(
-        vocab_size=len(tokens), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
+        vocab_size=len(tokens), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // HEAD_SIZE,
         intermediate_size=inner[per_layer - 2][1].shape[0], max_position_embeddings=len(positions),
         type_vocab_size=1, layer_norm_eps=weights.epsilon, hidden_act="gelu",
         id2label=dict(enumerate(labels)), label2id={label: at for at, label in enumerate(labels)},
@@ -134,6 +142,8 @@ def build_model(weights: Weights, labels: Sequence[str]) -> ReviewsForSequenceCl
         if per_layer == 4:
             joint, joint_bias = linears[0]
             linears[:1] = list(zip(np.split(joint, 3), np.split(joint_bias, 3), strict=True))
+        if weights.scaled:
+            linears[0] = tuple(part * np.sqrt(HEAD_SIZE) for part in linears[0])
         names = ("attention.self.query", "attention.self.key", "attention.self.value")
         for name, pair in zip(
             (*names, "attention.output.dense", "intermediate.dense", "output.dense"), linears, strict=True
