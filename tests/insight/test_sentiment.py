@@ -303,6 +303,20 @@ def test_the_sure_and_telling_are_quoted() -> None:
     assert [row["review_id"] for row in quotes(made, 2)] == ["r0001", "r0002"]
 
 
+def test_what_its_own_stars_contradict_is_quoted_last() -> None:
+    made = Reviews()
+    long = "The sync stopped after 3 pages and lost my notes of two weeks; support is silent."
+    made.add("positive", text=long, p=0.99, rating=1.0, rating_scale=5.0)
+    text = "Works as it should, on the train too, and the pen is good."
+    made.add("positive", text=text, p=0.6, rating=10.0, rating_scale=10.0)
+    made.add("positive", text="No stars here, but the paper feel is what I wanted.", p=0.55, rating=None)
+    made.add("positive", text="Three stars of five are neither here nor there, I think.", p=0.5, rating=3.0)
+    assert [row["review_id"] for row in quotes(made, 4)] == ["r0001", "r0002", "r0003", "r0000"]
+    made = Reviews()
+    made.add("negative", rating=5.0)
+    assert len(quotes(made)) == 1  # better than none
+
+
 def test_nearly_the_same_is_quoted_once() -> None:
     made = Reviews()
     text = "The sync stopped after {} pages and lost my notes of two whole weeks."

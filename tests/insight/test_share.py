@@ -195,3 +195,22 @@ def test_what_else_is_named_is_counted_by_review() -> None:
     ]  # fmt: skip
     assert also[0]["company_ids"] == ["ondine"]
     assert also[0]["snapshot_ids"] == ["ondine-reviews"]
+
+
+def test_a_capital_at_the_beginning_of_a_sentence_makes_no_name() -> None:
+    made = Reviews()
+    for text, name in (
+        ("If it only worked.", "If"),
+        ("Fine. If it only worked", "If"),
+        ("Title\nIf only", "If"),
+        ("“No, thanks", "No"),
+        ("Remarkable is better", "Remarkable"),
+        ("Better than Remarkable.", "Remarkable"),
+        ("iPad then", "iPad"),
+        ("Inkwell Pro is fine", "Inkwell Pro"),
+        ("小米好", "小米"),
+    ):
+        made.add("positive", text=text, entities=entity(text, name))
+    assert {row["name"]: row["mentions_week"] for row in voice(made).also.to_dicts()} == {
+        "Remarkable": 2, "iPad": 1, "Inkwell Pro": 1, "小米": 1,
+    }  # fmt: skip

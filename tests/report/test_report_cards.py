@@ -134,10 +134,10 @@ def test_the_method_shows_the_card(tmp_path: Path) -> None:
     ]
     low, high = share_interval(2823, 3000)
     assert rows == [
-        ["zh shopping test", "Chinese", "accuracy", "0.941", f"{low:.3f} to {high:.3f}", "3,000"],
+        ["zh shopping test", "Chinese", "Accuracy", "0.941", f"{low:.3f} to {high:.3f}", "3,000"],
         ["zh shopping test", "Chinese", "F1 micro", "0.710", "0.600 to 0.800", "80"],
-        ["en amazon", "–", "accuracy", "0.912", "0.900 to 0.930", "1,000"],
-        ["topics app reviews", "–", "accuracy of four", "0.760", "–", "–"],
+        ["en amazon", "–", "Accuracy", "0.912", "0.900 to 0.930", "1,000"],
+        ["topics app reviews", "–", "Accuracy of four", "0.760", "–", "–"],
     ]
     (details,) = tree.xpath("//details")
     assert details.xpath("string(summary)") == "What reviews 1 was trained on: 2 sets, with their licences"

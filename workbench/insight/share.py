@@ -60,7 +60,8 @@ _ALSO: dict[str, Any] = {
 
 ALSO_MENTIONED = pl.Schema(_ALSO)
 """Names in the week's reviews that the workspace does not know, most often named first. Parts of words are left out,
-and so is what is mostly written in small letters."""
+and so is what is mostly written in small letters, or has its capital only where any word has one: as the first of a
+sentence."""
 
 _SHORTEST = 2  # characters of a name worth listing
 
@@ -165,12 +166,15 @@ def _also_mentioned(reviews: pl.DataFrame, finder: NameFinder) -> pl.DataFrame:
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: {"week": [], "baseline": []})
     known: dict[str, bool] = {}
+    capital: set[str] = set()
     for row in reviews.filter(pl.col("entities").list.len() > 0).iter_rows(named=True):
         names: dict[str, tuple[str, str]] = {}
         for entity in row["entities"]:
             if whole_word(row["text"], entity["start"], entity["end"]):
                 name = normal(entity["text"])
                 names.setdefault(name.casefold(), (name, entity["label"]))
+                if _more_than_a_first_word(name) or not _begins_sentence(row["text"], entity["start"]):
+                    capital.add(name.casefold())
         for key, (name, label) in names.items():
             if key not in known:
                 known[key] = not _worth_naming(name) or finder.knows(name)
@@ -181,7 +185,7 @@ def _also_mentioned(reviews: pl.DataFrame, finder: NameFinder) -> pl.DataFrame:
     rows = []
     for key, sides in found.items():
         # Where a script has capitals, a name has one, or a digit; what is mostly written without is a plain word.
-        if not _looks_like_a_name(_most_common(written[key])):
+        if key not in capital or not _looks_like_a_name(_most_common(written[key])):
             continue
         now = sorted(sides["week"], key=lambda row: row["snapshot_id"])
         now.sort(key=lambda row: row["fetched_at"], reverse=True)
@@ -206,6 +210,16 @@ def _worth_naming(name: str) -> bool:
 
 def _looks_like_a_name(name: str) -> bool:
     return any(c.isupper() or c.isdigit() or (c.isalpha() and not c.islower()) for c in name)
+
+
+def _more_than_a_first_word(name: str) -> bool:
+    """Whether ``name`` shows that it is one wherever it stands: several words, a digit, a capital inside."""
+    return " " in name or any(c.isdigit() or (c.isalpha() and not c.islower()) for c in name[1:])
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    before = text[:start].rstrip(" \t\"'“”‘’([{（【「《*-–—•·>")
+    return not before or before[-1] in ".!?…。！？:：;；\n\r"
 
 
 def _most_common(counts: Counter[str]) -> str:

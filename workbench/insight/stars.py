@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["ENOUGH_AGREEMENT", "ENOUGH_RATED", "Agreement", "agreement_with_stars", "mean_stars", "stars"]
+__all__ = [
+    "ENOUGH_AGREEMENT",
+    "ENOUGH_RATED",
+    "HIGH_STARS",
+    "LOW_STARS",
+    "Agreement",
+    "agreement_with_stars",
+    "mean_stars",
+    "stars",
+]
 
 ENOUGH_AGREEMENT = 0.75
 """Below this share of agreement a report warns, and makes no finding from the reading. Simple models agree with the
@@ -19,7 +28,8 @@ stars of shop reviews in 85 to 93 of 100 cases, so a reading that is right for t
 ENOUGH_RATED = 30
 """Fewer rated reviews do not condemn a reading."""
 
-_LOW, _HIGH = 2.0, 4.0
+LOW_STARS, HIGH_STARS = 2.0, 4.0
+"""Up to the one and from the other, of five, stars are a clear judgement."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,9 @@ def agreement_with_stars(reviews: pl.DataFrame) -> Agreement:
     Stars have no word for neutral there, so the larger of p_negative and p_positive counts.
     """
     clear = reviews.with_columns(stars().alias("stars")).filter(
-        pl.col("sentiment").is_not_null(), (pl.col("stars") <= _LOW) | (pl.col("stars") >= _HIGH)
+        pl.col("sentiment").is_not_null(), (pl.col("stars") <= LOW_STARS) | (pl.col("stars") >= HIGH_STARS)
     )
-    same = (pl.col("stars") >= _HIGH) == (pl.col("p_positive") > pl.col("p_negative"))
+    same = (pl.col("stars") >= HIGH_STARS) == (pl.col("p_positive") > pl.col("p_negative"))
     return Agreement(clear.height, int(clear.select(same.sum()).item()) if clear.height else 0)
 
 

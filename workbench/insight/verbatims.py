@@ -9,6 +9,7 @@ import polars as pl
 from rapidfuzz.fuzz import ratio
 
 from workbench.insight.spans import fold
+from workbench.insight.stars import HIGH_STARS, LOW_STARS, stars
 from workbench.tasks.labels import SENTIMENTS
 
 __all__ = ["choose_verbatims"]
@@ -25,9 +26,9 @@ def choose_verbatims(reviews: pl.DataFrame, number: int, *, taken: set[str] | No
     """At most ``number`` rows of ``reviews`` (schema SCORED_REVIEWS) to quote, the most telling first.
 
     Places are given to sentiments in proportion to the reviews (largest remainder). Inside a sentiment, a review
-    ranks by how certain the model was of it times how much it says; one that is nearly the same as another chosen
-    one, or by the same author, is passed over. ``taken`` holds review ids that are quoted elsewhere already; what is
-    chosen here is added to it.
+    ranks by how certain the model was of it times how much it says; one whose own stars say the opposite comes after
+    all others, and one that is nearly the same as another chosen one, or by the same author, is passed over.
+    ``taken`` holds review ids that are quoted elsewhere already; what is chosen here is added to it.
     """
     used = taken if taken is not None else set()
     known = reviews.filter(pl.col("sentiment").is_not_null())
@@ -35,7 +36,8 @@ def choose_verbatims(reviews: pl.DataFrame, number: int, *, taken: set[str] | No
     chosen: list[dict[str, Any]] = []
     for label, places in _places({label: rows.height for label, rows in by_label.items()}, number):
         ranked = sorted(
-            by_label[label].iter_rows(named=True), key=lambda row: (-_worth(row, label), row["review_id"])
+            by_label[label].with_columns(stars().alias("stars")).iter_rows(named=True),
+            key=lambda row: (_contradicts(row["stars"], label), -_worth(row, label), row["review_id"]),
         )
         for row in ranked:
             if places == 0:
@@ -60,6 +62,13 @@ def _places(counts: dict[str, int], number: int) -> list[tuple[str, int]]:
     ]:
         places[label] += 1
     return sorted(((label, n) for label, n in places.items() if n), key=lambda pair: (-counts[pair[0]], pair[0]))
+
+
+def _contradicts(given: float | None, label: str) -> bool:
+    """Whether the reviewer's own stars say that the model read the review the wrong way round."""
+    return given is not None and (
+        (label == "positive" and given <= LOW_STARS) or (label == "negative" and given >= HIGH_STARS)
+    )
 
 
 def _worth(row: dict[str, Any], label: str) -> float:

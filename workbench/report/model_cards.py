@@ -193,7 +193,7 @@ def cards_table(cards: Sequence[ModelCard]) -> Markup:
             "model": card.title,
             "set": " ".join(filter(None, (_words(row["set"]) if row["set"] else None, row["split"]))),
             "language": language_word(row["language"]) if row["language"] else None,
-            "metric": _words(row["metric"]),
+            "metric": _words(row["metric"])[:1].upper() + _words(row["metric"])[1:],
             "value": _number(row["value"]),
             "interval": None if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}",
             "n": None if row["n"] is None else f"{row['n']:,}",

@@ -48,7 +48,8 @@ _READING_STEPS = (
     f"{ENOUGH_AGREEMENT * 100:.0f} % of {ENOUGH_RATED} reviews or more, the report warns and makes no finding of it. "
     "A finding from reviews needs a shift of 10 points and has a confidence of 0.85 at most.",
     "Quotes are chosen by how sure the model is and how much they say, in proportion to the sentiments, without near "
-    "repeats. They are quoted as written and never translated.",
+    "repeats, and last of all those whose own stars say the opposite. They are quoted as written and never "
+    "translated.",
     "Names are matched exactly, whatever their case, at word ends where a script has them, the longest first. A "
     "single word of at most five letters needs its capital letter. Shares have Wilson score intervals.",
 )

@@ -26,6 +26,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _EMOJI: Final = re.compile(
     "[\u203c\u2049\u2139\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
 )
+_ADDRESSES: Final = re.compile(r"\s*(?:https?://|www\.)[!-~]+(?:\s+(?:https?://|www\.)[!-~]+)*\s*", re.IGNORECASE)
 _SENTENCE_ENDS: Final = frozenset(".!?…。！？；;\n")
 _PAUSES: Final = frozenset(",，、：:）)」』】")
 
@@ -41,7 +42,7 @@ def reason_not_readable(text: str | None) -> str | None:
         return "empty"
     # The usual case first: most texts have a letter among their first characters.
     if any(map(str.isalpha, text)):
-        return None
+        return "only an address" if _ADDRESSES.fullmatch(text) else None
     if all(char.isspace() or unicodedata.category(char)[0] == "C" for char in text):
         return "only spaces and control characters"
     return "only emoji" if _EMOJI.search(text) and not any(map(str.isalnum, text)) else "no letters"
