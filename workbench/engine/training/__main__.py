@@ -29,6 +29,7 @@ def main(
     limits: Annotated[Path | None, typer.Option(help="JSON: list of sentences; without it they are found.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder, for the hashes of the sets.")] = None,
     own_share: Annotated[float, typer.Option(help="Share of the own texts that training left out.")] = 0.0,
+    test_rows: Annotated[int | None, typer.Option(help="Most texts of a set to measure with; default all.")] = None,
     trained: Annotated[Path | None, typer.Option(help="Rows that were trained on (.npy).")] = None,
     replace: Annotated[bool, typer.Option(help="Replace a folder that exists.")] = False,
 ) -> None:
@@ -49,6 +50,7 @@ def main(
             calibration_texts=settings().home / "calibration",
             held_out=held_out_rows(Arrays(arrays), own_share=own_share) if arrays.is_file() else None,
             trained=np.load(trained) if trained else None,
+            test_rows=test_rows,
             replace=replace,
             progress=True,
         )

@@ -103,6 +103,7 @@ def bundle_model(
     data: Path | None = None,
     calibration_texts: Path | None = None,
     calibration_rows: int = CALIBRATION_ROWS,
+    test_rows: int | None = None,
     seed: int = 7,
     replace: bool = False,
     progress: bool = False,
@@ -112,8 +113,8 @@ def bundle_model(
     ``trained`` are the rows of ``arrays`` it learned from, ``held_out`` rows it did not, of which at most
     ``calibration_rows`` fit temperatures and thresholds. Everything is read with the written graph, as users will.
     ``training`` says how it was trained (date, steps, device, …). ``metrics`` and ``limits`` replace what is
-    measured here on all test rows, and what follows from it. ``data`` and ``calibration_texts`` are the folders whose
-    files are hashed for the card.
+    measured here on the test rows (at most ``test_rows`` of each source), and what follows from it. ``data`` and
+    ``calibration_texts`` are the folders whose files are hashed for the card.
 
     Raises ParameterError when a held-out row was trained on; ModelError as `write_bundle`, and when licence and
     origin of a source are not known or a set for evaluation was trained on.
@@ -126,7 +127,11 @@ def bundle_model(
         with OnnxSession(work) as session:
             read = reader(session, arrays, progress=progress)
             calibration = calibrate(read(rows), arrays, rows) if len(rows) else Calibration()
-            measured = [] if metrics is not None else evaluate(read, arrays, thresholds=calibration.thresholds)
+            measured = (
+                []
+                if metrics is not None
+                else evaluate(read, arrays, thresholds=calibration.thresholds, most=test_rows)
+            )
         card = {
             "limits": list(limits) if limits is not None else find_limits(measured),
             "network": network,

@@ -23,11 +23,16 @@ __all__ = ["find_limits", "list_sets", "metrics_table", "model_toml", "toml_docu
 
 _KNOWN_LIMITS: Final = (
     "Reads English and Chinese. Other languages get answers too, and those mean nothing.",
-    "Learned from reviews of goods, clothes, restaurants and apps, mostly from before 2022; other trades read worse.",
-    "Irony, comparisons with another product and conditions (would be good if) are often taken at their word.",
+    "Learned from reviews of goods, clothes, restaurants and apps; texts of other trades may be read worse.",
+    "Irony, comparisons with another product and conditions (would be good if) may be taken at their word.",
     "Chinese topics were mostly learned from word lists, not from labels that somebody gave.",
 )
 _POOR: Final = 0.6
+_TASK_METRICS: Final = {
+    "Sentiment": ("accuracy",),
+    "Topics": ("accuracy_of_four", "macro_f1"),
+    "Entities (F1)": ("f1_micro",),
+}
 
 
 def list_sets(
@@ -72,16 +77,17 @@ def metrics_table(measured: Sequence[Measured], *, precision: str = "fp32") -> d
 
 def find_limits(measured: Sequence[Measured]) -> list[str]:
     """What the network is bad at: what is known from how it is trained, and what was measured below 0.6."""
-    poor = [
-        (value, f"{item.source.replace('_', ' ')} ({name.removeprefix('f1_').replace('_', ' ')} {value:.2f})")
-        for item in measured
-        for name, value in item.values.items()
-        if name in ("macro_f1", "f1_micro", "accuracy", "accuracy_of_four") and value < _POOR
-    ]
     sentences = list(_KNOWN_LIMITS)
-    if poor:
-        named = ", ".join(text for _, text in sorted(poor))
-        sentences.append(f"Read these only in bulk, with samples checked; measured below {_POOR:g}: {named}.")
+    for task, names in _TASK_METRICS.items():
+        poor = sorted(
+            (value, f"{item.source.replace('_', ' ')} {value:.2f}")
+            for item in measured
+            for name, value in item.values.items()
+            if name in names and value < _POOR
+        )
+        if poor:
+            named = ", ".join(text for _, text in poor)
+            sentences.append(f"{task} measured below {_POOR:g}, so read many and check samples: {named}.")
     return sentences
 
 

@@ -237,8 +237,8 @@ def check_parity(path: Path, model: Encoder, *, seed: int = 20261122) -> float:
     worst = {"torch": 0.0, "the same text alone": 0.0}
     for lengths in (
         [longest],
-        random.integers(1, 41, 3).tolist(),
-        [1, 2, longest // 4, *random.integers(3, 65, 14).tolist()],
+        random.integers(1, min(40, longest) + 1, 3).tolist(),
+        [1, 2, longest // 4, *random.integers(1, min(64, longest) + 1, 14).tolist()],
     ):
         ids, bias = _probe(lengths, model.config.vocabulary, random)
         values = session.run(list(TASKS), {"input_ids": ids, "attention_bias": bias})

@@ -146,11 +146,18 @@ def evaluate(
     split: str = "test",
     sources: Sequence[str] | None = None,
     thresholds: Sequence[float] | None = None,
+    most: int | None = None,
+    seed: int = 7,
 ) -> list[Measured]:
-    """Measure every source (or the ``sources`` named) that has labels in ``split``, by the logits ``read`` gives."""
+    """Measure every source (or the ``sources`` named) that has labels in ``split``, by the logits ``read`` gives.
+
+    ``most`` texts of a source are drawn at random where it has more.
+    """
     measured = []
     for source in sources if sources is not None else arrays.sources:
         rows = arrays.where(split=split, source=source)
+        if most is not None and len(rows) > most:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
         if _has_labels(arrays, rows):
             measured.append(score(read(rows), arrays, rows, source=source, split=split, thresholds=thresholds))
     return measured
@@ -191,6 +198,10 @@ def score(
 _Part = dict[str, tuple[float, int]]
 
 
+def _f1_of(topic: str) -> str:
+    return f"f1_{topic.replace(' ', '_')}"
+
+
 def _share(right: NDArray[np.bool_]) -> tuple[float, int]:
     return float(right.mean()), len(right)
 
@@ -206,7 +217,7 @@ def _sentiment(predictions: Mapping[str, Any], arrays: Arrays, rows: NDArray[np.
         return {"accuracy": _share(between == labels)}
     part = {"accuracy": _share(logits.argmax(axis=1) == labels)}
     clear = labels != _NEUTRAL
-    if clear.any():
+    if clear.any() and not clear.all():
         part["accuracy_without_neutral"] = _share(between[clear] == labels[clear])
     return part
 
@@ -222,7 +233,7 @@ def _app_classes(predictions: Mapping[str, Any], arrays: Arrays, rows: NDArray[n
     for topic in among:
         both = int(((said == topic) & (labels[known] == topic)).sum())
         of = int((said == topic).sum() + (labels[known] == topic).sum())
-        part[f"f1_{TOPICS[topic]}"] = (2 * both / max(1, of), int((labels[known] == topic).sum()))
+        part[_f1_of(TOPICS[topic])] = (2 * both / max(1, of), int((labels[known] == topic).sum()))
     return part
 
 
@@ -239,7 +250,7 @@ def _topics(
         gold, got = labels[known, index] == 1, said[known, index]
         # A topic that no text of the set has cannot be found; saying it wrongly shows in the others' numbers.
         if gold.any():
-            each[f"f1_{topic}"] = (2 * float((gold & got).sum()) / float(gold.sum() + got.sum()), int(gold.sum()))
+            each[_f1_of(topic)] = (2 * float((gold & got).sum()) / float(gold.sum() + got.sum()), int(gold.sum()))
     if not each:
         return {}
     texts = int((labels >= 0).any(axis=1).sum())
