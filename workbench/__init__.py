@@ -1,21 +1,14 @@
 """A research and reporting workbench for competitive intelligence.
 
-The names below are loaded on first use, so that ``import workbench`` stays light.
+The names below are loaded on first use, so that ``import workbench`` stays light. Type checkers read
+``__init__.pyi``.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from workbench.errors import WorkbenchError
-    from workbench.extract import extract_page
-    from workbench.extract.page import Page
-    from workbench.scoring import score, score_file
-    from workbench.weeks import Week
-    from workbench.workspace import Workspace, load_workspace
+from typing import Any
 
 __all__ = [
     "Page",

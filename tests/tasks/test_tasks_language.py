@@ -52,6 +52,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("Compare plans | Solo $4.99 per month | Team $12.00 per user / month | Enterprise Contact us", "en"),
         ("a," * 500, "en"),
         ("https://example.com 很好", "zh"),
+        ("https://example.com/很好", "zh"),
         ("", None),
         ("123 !!!", None),
         ("👍👍", None),

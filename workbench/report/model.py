@@ -36,7 +36,9 @@ without a new number; keys may be added.
         alerts        sent, suppressed (both empty so far)
         coverage      pages, seen, not_seen, by_status, sources: the columns of COVERAGE and company
         method        parameters, versions, models: task, engine_id, model, backend, precision, texts (rows of the
-                      lake's scores that this report used); snapshots: count and joint sha256
+                      lake's scores that this report used); cards, one a model whose folder is there: model,
+                      metrics: set, language, split, metric, value, n, low, high (of a 95 % interval), precision;
+                      training_sets: name, licence, origin, rows; limits; snapshots: count and joint sha256
     evidence      every snapshot that the report cites: label, snapshot_id, short_id, company, source_id, title, url,
                   fetched_at, payload_sha256, warc, command
 

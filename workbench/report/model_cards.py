@@ -165,9 +165,7 @@ def card_notes(used: Sequence[Mapping[str, Any]], cards: Mapping[str, ModelCard]
                 f"How good {title} is cannot be shown: its folder is not there any more, or holds another version."
             )
         elif not card.metrics:
-            notes.append(
-                f"The card of {title} says nothing of how good it is. Check answers first."
-            )
+            notes.append(f"The card of {title} says nothing of how good it is. Check answers first.")
         elif other := sorted({row["precision"] for row in card.metrics if row["precision"]} - here):
             notes.append(
                 f"The values of {title} were measured in {words(other)}; here it computed in {words(sorted(here))}."

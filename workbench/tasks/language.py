@@ -144,7 +144,7 @@ _OWN_LETTERS: Final = {
 _OWN: Final = {language: re.compile(f"[{letters}]") for language, letters in _OWN_LETTERS.items() if letters}
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 # Addresses, mail and handles are Latin in every language.
-_NOT_WORDS: Final = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\S+|[@#]\w+|<[^>]{0,200}>|&[a-z]+;", re.ASCII)
+_NOT_WORDS: Final = re.compile(r"https?://[!-~]+|www\.[!-~]+|\S+@\S+\.\S+|[@#]\w+|<[^>]{0,200}>|&[a-z]+;", re.ASCII)
 
 
 def detect_language(text: str) -> str | None:
