@@ -87,7 +87,7 @@ def _models(arguments: argparse.Namespace) -> int:
         if arguments.data is None or arguments.sample is not None:
             print("Floors are made from everything: leave --validation and --sample out.", file=sys.stderr)
             return 2
-        quick = models.measure(arguments.model, arguments.data, models.FLOOR_SAMPLE)
+        quick = models.measure_sets(arguments.model, model_sets.public_sets(arguments.data), models.FLOOR_SAMPLE)
         new = models.floors_of(measured, arguments.data) | models.floors_of(quick, arguments.data)
         return _raise_floors(new, allow_lower=arguments.allow_lower)
     return 0

@@ -35,8 +35,9 @@ def find_falls(name: str, measured: Floor, *, file: Path = FILE) -> list[str]:
     """One line for each score under its floor; a message when the data is not the one the floors are for."""
     known = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if name not in known:
+        command = "models" if name.startswith("models") else "extraction"
         return [
-            f"{name}: there are no floors yet. Run python -m tests.evaluate extraction --data FOLDER --update-floors"
+            f"{name}: there are no floors yet. Run python -m tests.evaluate {command} --data FOLDER --update-floors"
         ]
     if known[name]["sha256"] != sha256(measured.data):
         return [f"{name}: floors are for other data than {measured.data}"]

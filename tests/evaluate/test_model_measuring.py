@@ -166,6 +166,24 @@ def test_a_whole_run_on_the_models_own_answers(tiny):
     )
 
 
+def test_floors_are_headlines_of_public_sets(tmp_path):
+    metrics = {
+        "zh_shopping": {"headline": "accuracy", "accuracy": 0.94, "ece": 0.02},
+        "en_wnut17": {"headline": "f1", "f1": 0.2, "precision": 0.5},
+        "own_topics": {"headline": "micro_f1", "micro_f1": 0.5},
+    }
+    found = models.floors_of({"sample": None, "metrics": metrics}, tmp_path)
+    assert {name: floor.scores for name, floor in found.items()} == {
+        "models/zh_shopping": {"accuracy": 0.94},
+        "models/en_wnut17": {"f1": 0.2},
+    }
+    assert found["models/en_wnut17"].data == tmp_path / "text" / "entities_en_wnut17_dev.parquet"
+    (quick, _) = models.floors_of({"sample": 250, "metrics": metrics}, tmp_path)
+    assert quick == "models-sample/zh_shopping"
+    (message,) = floors.find_falls(quick, found["models/zh_shopping"], file=tmp_path / "floors.json")
+    assert "tests.evaluate models --data FOLDER --update-floors" in message
+
+
 def test_take_is_the_same_whatever_the_order():
     texts = [LabelledText(str(number), "positive") for number in range(50)]
     some = take(labelled("sentiment", texts, SENTIMENTS), 7)
@@ -295,7 +313,7 @@ def _labels(each, text):
 @pytest.mark.slow
 @pytest.mark.skipif(not (models.BUNDLED / "model.onnx").is_file(), reason="no engines/reviews/model.onnx yet")
 def test_the_bundled_model_does_not_fall(data):
-    measured = models.measure(models.BUNDLED, data, models.FLOOR_SAMPLE, progress=False)
+    measured = models.measure_sets(models.BUNDLED, public_sets(data), models.FLOOR_SAMPLE, progress=False)
     falls = [
         fall for name, floor in models.floors_of(measured, data).items() for fall in floors.find_falls(name, floor)
     ]
