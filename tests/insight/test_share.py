@@ -204,6 +204,8 @@ def test_a_capital_at_the_beginning_of_a_sentence_makes_no_name() -> None:
         ("Fine. If it only worked", "If"),
         ("Title\nIf only", "If"),
         ("“No, thanks", "No"),
+        ("One week and no fix", "no"),
+        ("No ruler", "No"),
         ("Remarkable is better", "Remarkable"),
         ("Better than Remarkable.", "Remarkable"),
         ("iPad then", "iPad"),

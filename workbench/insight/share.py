@@ -173,7 +173,8 @@ def _also_mentioned(reviews: pl.DataFrame, finder: NameFinder) -> pl.DataFrame:
             if whole_word(row["text"], entity["start"], entity["end"]):
                 name = normal(entity["text"])
                 names.setdefault(name.casefold(), (name, entity["label"]))
-                if _more_than_a_first_word(name) or not _begins_sentence(row["text"], entity["start"]):
+                first = name.islower() or _begins_sentence(row["text"], entity["start"])
+                if _more_than_a_first_word(name) or not first:
                     capital.add(name.casefold())
         for key, (name, label) in names.items():
             if key not in known:
