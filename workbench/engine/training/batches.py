@@ -6,19 +6,16 @@ A batch holds texts of similar length up to a token budget, so that little of it
 from __future__ import annotations
 
 import json
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Arrays", "Batch", "Recipe", "batches", "collate", "mixture", "prefetch"]
+__all__ = ["Arrays", "Batch", "Recipe", "batches", "collate", "mixture"]
 
 
 class Arrays:
@@ -36,6 +33,20 @@ class Arrays:
         names = json.loads(bytes(loaded["names"]))
         self.sources, self.splits = names["sources"], names["splits"]
         self.weight = loaded["weight"] if "weight" in loaded else np.ones(len(self.ends), np.float32)
+
+        self._flat: dict[torch.device, dict[str, Tensor]] = {}
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """The token arrays as tensors: ids int32 and tags int8 [tokens], starts and lengths int64 [texts]."""
+        if device not in self._flat:
+            arrays = {
+                "ids": self.ids.astype(np.int32),
+                "tags": self.tags,
+                "starts": self.starts,
+                "lengths": self.lengths,
+            }
+            self._flat[device] = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        return self._flat[device]
 
     def where(self, *, split: str | None = None, source: str | None = None) -> NDArray[np.int64]:
         """Indices of the texts of a split and source."""
@@ -98,46 +109,21 @@ class Batch:
 
 
 def collate(arrays: Arrays, index: NDArray[np.int64], longest: int, device: torch.device) -> Batch:
-    """Pad to the longest text of the batch, rounded up to 16."""
-    lengths = np.minimum(arrays.lengths[index], longest)
-    width = int(-(-lengths.max() // 16) * 16)
-    columns = np.arange(width)
+    """Pad to the longest text of the batch, rounded up to 16.
+
+    The texts are gathered on the device: a batch costs one small copy, whatever its tokens.
+    """
+    flat = arrays.on(device)
+    width = int(-(-min(longest, int(arrays.lengths[index].max())) // 16) * 16)
+    chosen = torch.from_numpy(index).to(device, non_blocking=True)
+    lengths = flat["lengths"][chosen].clamp(max=longest)
+    columns = torch.arange(width, device=device)
     inside = columns < lengths[:, None]
-    at = np.where(inside, arrays.starts[index][:, None] + columns, 0)
-    ids = np.where(inside, arrays.ids[at], 0).astype(np.int64)
-    tags = np.where(inside, arrays.tags[at], -100).astype(np.int64)
-    bias = np.where(inside, 0.0, -1e4).astype(np.float32)[:, None, None, :]
-
-    def put(array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        # Page-locked memory is copied to a GPU while the GPU works on the batch before.
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-    return Batch(put(ids), put(bias), put(tags), put(index))
-
-
-def prefetch(items: Iterator[Any], depth: int = 4) -> Iterator[Any]:
-    """Make the next items in a thread while the last one is used."""
-    shelf: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def fill() -> None:
-        for item in items:
-            while not stop.is_set():
-                try:
-                    shelf.put(item, timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
-            if stop.is_set():
-                return
-
-    threading.Thread(target=fill, daemon=True).start()
-    try:
-        while True:
-            yield shelf.get()
-    finally:
-        stop.set()
+    at = torch.where(inside, flat["starts"][chosen][:, None] + columns, 0)
+    ids = torch.where(inside, flat["ids"][at], 0).long()
+    tags = torch.where(inside, flat["tags"][at], -100).long()
+    bias = torch.where(inside, 0.0, -1e4)[:, None, None, :]
+    return Batch(ids, bias, tags, chosen)
 
 
 def mixture(

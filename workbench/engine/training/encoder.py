@@ -22,7 +22,11 @@ __all__ = ["Encoder", "EncoderConfig", "Outputs"]
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes. ``width`` must be a multiple of 64, the head size."""
+    """Sizes. ``width`` must be a multiple of 64, the head size.
+
+    ``pre_norm`` puts the layer norms before the sublayers: a deep teacher trains only so at a high learning rate. The
+    bundled network keeps them after, the form that inference libraries fuse.
+    """
 
     vocabulary: int
     width: int = 256
@@ -30,6 +34,7 @@ class EncoderConfig:
     inner: int = 1024
     positions: int = 512
     dropout: float = 0.1
+    pre_norm: bool = False
 
     @property
     def heads(self) -> int:
@@ -77,7 +82,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each with a residual and a layer norm after it."""
+    """Attention and feed-forward, each with a residual and a layer norm after it (or before it, ``pre_norm``)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -87,9 +92,14 @@ class Layer(nn.Module):
         self.contract = nn.Linear(config.inner, config.width)
         self.output_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
+        self.pre_norm = config.pre_norm
 
     def forward(self, hidden: Tensor, bias: Tensor, *, plain: bool) -> Tensor:
         """Same shape out as in."""
+        if self.pre_norm:
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), bias, plain=plain))
+            inner = self.contract(functional.gelu(self.expand(self.output_norm(hidden))))
+            return hidden + self.dropout(inner)
         hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, bias, plain=plain)))
         inner = self.contract(functional.gelu(self.expand(hidden)))
         return self.output_norm(hidden + self.dropout(inner))
@@ -106,6 +116,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.last_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
         self.guess = nn.Sequential(nn.Linear(config.width, config.width), nn.GELU(), nn.LayerNorm(config.width))
         self.guess_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.pool = nn.Linear(2 * config.width, config.width)
@@ -127,7 +138,8 @@ class Encoder(nn.Module):
         hidden = self.dropout(self.norm(self.tokens(input_ids) + self.positions(places)))
         for layer in self.layers:
             hidden = layer(hidden, bias, plain=plain)
-        return hidden
+        normed: Tensor = self.last_norm(hidden)
+        return normed
 
     def guess_masked(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary for the chosen positions; ``hidden`` [N, width]."""

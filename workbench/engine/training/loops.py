@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from workbench.engine.training.batches import Arrays, Recipe, batches, collate, mixture, prefetch
+from workbench.engine.training.batches import Arrays, Recipe, batches, collate, mixture
 from workbench.engine.training.encoder import Encoder
 from workbench.engine.training.losses import labels_on, task_losses, teacher_losses
 
@@ -65,6 +65,13 @@ class Progress:
             self.step += 1
 
 
+def _compile(model: Encoder) -> None:
+    # One layer at a time: all layers share its code, so that a new shape costs seconds and not minutes.
+    if next(model.parameters()).is_cuda:
+        for layer in model.layers:
+            layer.compile(dynamic=True)
+
+
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
@@ -76,12 +83,12 @@ def pretrain(
     device = next(model.parameters()).device
     torch.manual_seed(recipe.seed)
     optimizer = _optimizer(model, recipe)
-    stream, losses = prefetch(collate(arrays, i, recipe.longest, device) for i in batches(arrays, chosen, recipe)), []
+    stream, losses = batches(arrays, chosen, recipe), []
     model.train()
-    encode = torch.compile(model.encode, dynamic=True) if device.type == "cuda" else model.encode
+    _compile(model)
     seen, started = 0, time.perf_counter()
     for step in Progress(optimizer, recipe):
-        batch = next(stream)
+        batch = collate(arrays, next(stream), recipe.longest, device)
         plain = batch.ids >= FIRST_PLAIN_ID
         picked = (torch.rand(batch.ids.shape, device=device) < recipe.masked) & plain
         dice = torch.rand(batch.ids.shape, device=device)
@@ -89,7 +96,7 @@ def pretrain(
         shown = torch.where(picked & (dice < 0.8), MASK_ID, batch.ids)
         shown = torch.where(picked & (dice >= 0.9), noise, shown)
         with _autocast(device):
-            hidden = encode(shown, batch.bias)
+            hidden = model.encode(shown, batch.bias)
             loss = functional.cross_entropy(model.guess_masked(hidden[picked]), batch.ids[picked])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -124,20 +131,20 @@ def fine_tune(
     torch.manual_seed(recipe.seed + 1)
     rng = np.random.default_rng(recipe.seed + 1)
     optimizer = _optimizer(model, recipe)
-    mixed = batches(arrays, mixture(arrays, chosen, shares or {}, rng), recipe)
-    stream = prefetch(collate(arrays, i, recipe.longest, device) for i in mixed)
+    stream = batches(arrays, mixture(arrays, chosen, shares or {}, rng), recipe)
     labels, history = labels_on(arrays, device), []
     # The average of the weights over the last thousand steps is better than the last step's.
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    encode = torch.compile(model.encode, dynamic=True) if device.type == "cuda" else model.encode
+    live = list(model.state_dict().values())
+    average = [value.detach().clone() for value in live]
     model.train()
+    _compile(model)
     for step in Progress(optimizer, recipe):
-        batch = next(stream)
+        batch = collate(arrays, next(stream), recipe.longest, device)
         # Words are hidden at random, but not in texts whose entities are marked: there every word counts.
         hide = (torch.rand(batch.ids.shape, device=device) < recipe.word_dropout) & (batch.ids >= FIRST_PLAIN_ID)
         hide &= (labels["entity_types"][batch.index] == 0)[:, None]
         with _autocast(device):
-            out = model.judge(encode(torch.where(hide, MASK_ID, batch.ids), batch.bias), batch.bias)
+            out = model(torch.where(hide, MASK_ID, batch.ids), batch.bias)
         losses = task_losses(out, batch, labels, recipe)
         if teacher is not None:
             losses |= teacher_losses(out, batch, teacher)
@@ -148,42 +155,48 @@ def fine_tune(
         optimizer.step()
         with torch.no_grad():
             keep = min(recipe.average, (1 + step) / (10 + step))
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - keep) if value.is_floating_point() else average[name].copy_(value)
+            torch._foreach_lerp_(average, live, 1 - keep)
         if step % log_every == 0:
             history.append({name: float(loss.detach()) for name, loss in losses.items()})
             log.info("fine-tune %d/%d %s", step, recipe.steps, {k: round(v, 3) for k, v in history[-1].items()})
-    model.load_state_dict(average)
+    with torch.no_grad():
+        torch._foreach_copy_(live, average)
     return history
 
 
 def predict(
-    model: Encoder, arrays: Arrays, chosen: NDArray[np.int64], *, longest: int = 512, token_budget: int = 131_072
+    model: Encoder,
+    arrays: Arrays,
+    chosen: NDArray[np.int64],
+    *,
+    longest: int = 512,
+    token_budget: int = 131_072,
+    tags: bool = True,
 ) -> dict[str, Any]:
-    """Logits for the chosen texts: sentiment [N, 3], topics [N, 8], entities: list of [S, 9] arrays."""
+    """Logits for the chosen texts: sentiment [N, 3], topics [N, 8] and, with ``tags``, entities: list of [S, 9]."""
     device = next(model.parameters()).device
     model.eval()
-    order = chosen[np.argsort(arrays.lengths[chosen], kind="stable")]
+    order = np.argsort(arrays.lengths[chosen], kind="stable")
+    lengths = np.minimum(arrays.lengths[chosen][order], longest)
     sentiment = np.zeros((len(chosen), 3), np.float32)
     topics = np.zeros((len(chosen), 8), np.float32)
     entities: list[Any] = [None] * len(chosen)
-    place = {int(text): at for at, text in enumerate(chosen)}
     first = 0
     with torch.no_grad():
         while first < len(order):
-            count = max(
-                1,
-                token_budget // max(16, int(min(arrays.lengths[order[min(len(order) - 1, first + 2048)]], longest))),
-            )
-            part = order[first : first + min(count, 2048)]
-            first += len(part)
-            batch = collate(arrays, part, longest, device)
+            # Sorted by length: the last text decides the width of the batch.
+            last = first + 1
+            while last < len(order) and last - first < 4096 and lengths[last] * (last + 1 - first) <= token_budget:
+                last += 1
+            at = order[first:last]
+            batch = collate(arrays, chosen[at], longest, device)
             with _autocast(device):
                 out = model(batch.ids, batch.bias)
-            at = [place[int(text)] for text in part]
             sentiment[at] = out.sentiment.float().cpu().numpy()
             topics[at] = out.topics.float().cpu().numpy()
-            rows = out.entities.float().cpu().numpy()
-            for row, text, where in zip(rows, part, at, strict=True):
-                entities[where] = row[: min(int(arrays.lengths[text]), longest)]
+            if tags:
+                rows = out.entities.float().cpu().numpy()
+                for row, length, where in zip(rows, lengths[first:last], at, strict=True):
+                    entities[where] = row[:length]
+            first = last
     return {"sentiment": sentiment, "topics": topics, "entities": entities}

@@ -23,70 +23,68 @@ def entity_loss(logits: Tensor, tags: Tensor, types: Tensor) -> Tensor:
     """
     scores = functional.log_softmax(logits.float(), dim=-1)
     keep = tags >= 0
-    if not bool(keep.any()):
-        return logits.sum() * 0.0
     bits = torch.arange(len(ENTITY_TYPES), device=types.device)
     unknown = ((types[:, None] >> bits) & 1) == 0
     free = torch.cat([torch.ones_like(unknown[:, :1]), unknown.repeat_interleave(2, dim=1)], dim=1)
     outside = torch.logsumexp(scores.masked_fill(~free[:, None, :], -1e9), dim=-1)
     named = scores.gather(-1, tags.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     chosen = torch.where(tags == 0, outside, named)
-    return -(chosen * keep).sum() / keep.sum()
+    return -(chosen * keep).sum() / keep.sum().clamp(min=1)
 
 
 def task_losses(out: Outputs, batch: Batch, labels: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """Loss of each task over the rows that have its labels."""
-    losses: dict[str, Tensor] = {}
+    """Loss of each task over the rows that have its labels; 0 where none has."""
     index = batch.index
+    # No branch looks at the values: that would make the processor wait for the GPU in every step.
     sentiment = labels["sentiment"][index]
-    known = sentiment >= 0
-    if bool(known.any()):
-        logits = out.sentiment.float()
-        each = functional.cross_entropy(
-            logits, sentiment.clamp(min=0), reduction="none", label_smoothing=recipe.smoothing
-        )
-        losses["sentiment"] = (each * known).sum() / known.sum()
+    each = functional.cross_entropy(
+        out.sentiment.float(), sentiment.clamp(min=0), reduction="none", label_smoothing=recipe.smoothing
+    )
+    losses = {"sentiment": _mean(each, sentiment >= 0)}
     topics = labels["topics"][index]
-    known = topics >= 0
-    if bool(known.any()):
-        each = functional.binary_cross_entropy_with_logits(
-            out.topics.float(), topics.clamp(min=0).float(), reduction="none"
-        )
-        losses["topics"] = (each * known).sum() / known.sum()
-    app = labels["app_class"][index]
-    known = app >= 0
-    if bool(known.any()):
-        # One class of four; what else an app review talks about stays open.
-        among = labels["app_topics"]
-        logits = out.topics.float()[:, among]
+    each = functional.binary_cross_entropy_with_logits(
+        out.topics.float(), topics.clamp(min=0).float(), reduction="none"
+    )
+    losses["topics"] = _mean(each, topics >= 0)
+    # An app review has one class of four; what else it talks about stays open.
+    app, among = labels["app_class"][index], labels["app_topics"]
+    if len(among):
         target = (among[None, :] == app.clamp(min=0)[:, None]).float().argmax(1)
-        each = functional.cross_entropy(logits, target, reduction="none", label_smoothing=recipe.smoothing)
-        losses["app"] = (each * known).sum() / known.sum()
+        each = functional.cross_entropy(
+            out.topics.float()[:, among], target, reduction="none", label_smoothing=recipe.smoothing
+        )
+        losses["app"] = _mean(each, app >= 0)
     losses["entities"] = entity_loss(out.entities, batch.tags, labels["entity_types"][index])
     return losses
 
 
-def teacher_losses(out: Outputs, batch: Batch, teacher: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy against a teacher's probabilities: sentiment [N, 3] and topics [N, 8] by text, entities by token.
+def _mean(each: Tensor, known: Tensor) -> Tensor:
+    return (each * known).sum() / known.sum().clamp(min=1)
 
-    ``entities`` is [tokens, 9] over the flat arrays, with ``starts`` [N]; texts whose row in ``entity_rows`` is False
-    have none.
+
+def teacher_losses(out: Outputs, batch: Batch, teacher: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Cross-entropy against a teacher, by text (``sentiment`` [N, 3], ``topics`` [N, 8]) and by token.
+
+    ``app`` [N, 4] are those of an app review's classes, ``app_topics`` [4] their topics. ``entities`` is [tokens, 9]
+    over the flat arrays, with ``starts`` [N]. Texts whose row in ``sentiment_rows``, ``topics_rows``, ``app_rows`` or
+    ``entity_rows`` (bool [N]) is False have none of that task.
     """
     index = batch.index
     losses = {}
     wanted = teacher["sentiment"][index].float()
-    losses["soft_sentiment"] = -(wanted * functional.log_softmax(out.sentiment.float(), -1)).sum(-1).mean()
-    losses["soft_topics"] = functional.binary_cross_entropy_with_logits(
-        out.topics.float(), teacher["topics"][index].float()
-    )
-    rows = teacher["entity_rows"][index]
-    if bool(rows.any()):
-        columns = torch.arange(batch.ids.shape[1], device=index.device)
-        at = (teacher["starts"][index][:, None] + columns).clamp(max=len(teacher["entities"]) - 1)
-        wanted = teacher["entities"][at].float()
-        each = -(wanted * functional.log_softmax(out.entities.float(), -1)).sum(-1)
-        keep = (batch.bias[:, 0, 0, :] == 0) & rows[:, None]
-        losses["soft_entities"] = (each * keep).sum() / keep.sum()
+    each = -(wanted * functional.log_softmax(out.sentiment.float(), -1)).sum(-1)
+    losses["soft_sentiment"] = _mean(each, teacher["sentiment_rows"][index])
+    each = functional.binary_cross_entropy_with_logits(
+        out.topics.float(), teacher["topics"][index].float(), reduction="none"
+    ).mean(-1)
+    losses["soft_topics"] = _mean(each, teacher["topics_rows"][index])
+    among = teacher["app_topics"]
+    each = -(teacher["app"][index].float() * functional.log_softmax(out.topics.float()[:, among], -1)).sum(-1)
+    losses["soft_app"] = _mean(each, teacher["app_rows"][index])
+    columns = torch.arange(batch.ids.shape[1], device=index.device)
+    at = (teacher["starts"][index][:, None] + columns).clamp(max=len(teacher["entities"]) - 1)
+    each = -(teacher["entities"][at].float() * functional.log_softmax(out.entities.float(), -1)).sum(-1)
+    losses["soft_entities"] = _mean(each, (batch.bias[:, 0, 0, :] == 0) & teacher["entity_rows"][index][:, None])
     return losses
 
 
