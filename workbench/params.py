@@ -7,10 +7,11 @@ here, and ``flow`` does the same before it starts a kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from workbench.errors import ParameterError
@@ -21,8 +22,11 @@ from workbench.workspace import Workspace, load_workspace
 __all__ = [
     "NOTEBOOKS",
     "ExtractPages",
+    "FineTune",
+    "FineTuneFolders",
     "NotebookParams",
     "ScoreTexts",
+    "WeekParams",
     "WeeklyReport",
     "resolve_week",
     "resolve_workspace",
@@ -51,23 +55,16 @@ def resolve_week(week: str) -> Week:
 
 
 class NotebookParams(BaseModel):
-    """What every notebook takes.
-
-    ``workspace``: folder with workspace.toml; empty means the one WORKBENCH_WORKSPACE names.
-    ``week``: ISO week, such as 2026-W47; empty means the one WORKBENCH_WEEK names.
-    """
+    """What every parameter model can do: check values, and load what they name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     notebook: ClassVar[str]
-
-    workspace: str = ""
-    week: str = ""
 
     @classmethod
     def check(cls, **values: Any) -> Self:
         """Validate ``values``. Raises ParameterError with one line per problem."""
         try:
-            made = cls(**values)
+            return cls(**values)
         except ValidationError as error:
             allowed = ", ".join(cls.model_fields)
             problems = "\n".join(
@@ -78,6 +75,26 @@ class NotebookParams(BaseModel):
             raise ParameterError(
                 f"Parameters of {cls.notebook} are wrong:\n{problems}\nMend the parameters cell or the -p options."
             ) from None
+
+    def load(self) -> Any:
+        """What these parameters name, looked for on disk; raises a WorkbenchError when it is not there."""
+        raise NotImplementedError
+
+
+class WeekParams(NotebookParams):
+    """What the notebooks of a week take.
+
+    ``workspace``: folder with workspace.toml; empty means the one WORKBENCH_WORKSPACE names.
+    ``week``: ISO week, such as 2026-W47; empty means the one WORKBENCH_WEEK names.
+    """
+
+    workspace: str = ""
+    week: str = ""
+
+    @classmethod
+    def check(cls, **values: Any) -> Self:
+        """Validate ``values``, the week with them. Raises ParameterError with one line per problem."""
+        made = super().check(**values)
         resolve_week(made.week)
         return made
 
@@ -86,7 +103,7 @@ class NotebookParams(BaseModel):
         return resolve_workspace(self.workspace), resolve_week(self.week)
 
 
-class ExtractPages(NotebookParams):
+class ExtractPages(WeekParams):
     """Parameters of 01_extract_pages."""
 
     notebook: ClassVar[str] = "01_extract_pages"
@@ -95,7 +112,7 @@ class ExtractPages(NotebookParams):
     """Days before the week whose snapshots are read too, as the baseline for changes."""
 
 
-class ScoreTexts(NotebookParams):
+class ScoreTexts(WeekParams):
     """Parameters of 03_score_texts."""
 
     notebook: ClassVar[str] = "03_score_texts"
@@ -106,7 +123,7 @@ class ScoreTexts(NotebookParams):
     """How many texts are shown per company, and of the least certain ones per language."""
 
 
-class WeeklyReport(NotebookParams):
+class WeeklyReport(WeekParams):
     """Parameters of 04_weekly_report."""
 
     notebook: ClassVar[str] = "04_weekly_report"
@@ -115,7 +132,76 @@ class WeeklyReport(NotebookParams):
     """Folder for report.html, report.json and report.csv; empty: reports/<workspace>/<week>."""
 
 
+@dataclass(frozen=True)
+class FineTuneFolders:
+    """Where training reads and writes.
+
+    ``data`` holds ``text``, ``calibration`` the project's own texts. ``out`` becomes the model folder; ``work`` keeps
+    what it can be made from again: prepared texts, tokenizer, weights.
+    """
+
+    data: Path
+    calibration: Path
+    out: Path
+    work: Path
+
+
+class FineTune(NotebookParams):
+    """Parameters of fine_tune."""
+
+    notebook: ClassVar[str] = "fine_tune"
+
+    data: str = ""
+    """Folder that holds ``text``; empty: the one WORKBENCH_DATA names, or ../shared/data. From the checkout."""
+    out: str = ""
+    """Model folder to write; empty: build/fine_tune/<name>. From the checkout."""
+    name: str = Field("reviews", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """The model's name."""
+    version: str = Field("1", min_length=1)
+    """The model's version."""
+    rows: int = Field(0, ge=0)
+    """At most so many texts, drawn evenly from all sets, splits and labels; 0: all."""
+    vocabulary: int = Field(16_000, ge=300, le=65_000)
+    """Pieces of the vocabulary."""
+    layers: int = Field(6, ge=1, le=24)
+    """Layers of the network."""
+    width: int = Field(256, ge=64, le=1024, multiple_of=64)
+    """Width of the hidden states, heads of 64."""
+    pretrain_steps: int = Field(5_000, ge=1)
+    """Steps of guessing masked words."""
+    tune_steps: int = Field(6_000, ge=1)
+    """Steps of learning the tasks."""
+    batch_tokens: int = Field(32_768, ge=64)
+    """Tokens of a batch, padding included."""
+    own_share: float = Field(0.25, ge=0, le=0.9)
+    """Share of the project's own training texts that is kept for calibration."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    """auto (a GPU if there is one), cpu, cuda or cuda:1."""
+    seed: int = Field(7, ge=0)
+    """Seed of everything that is drawn."""
+    replace: bool = False
+    """Whether a model folder that is there already is replaced."""
+
+    def load(self) -> FineTuneFolders:
+        """The folders. Raises ParameterError when there is no data, or when ``out`` is taken."""
+        home = settings().home
+        # Not from the folder a kernel happens to run in, which is another for Papermill than for JupyterLab.
+        data = (home / Path(self.data or settings().data or home.parent / "shared" / "data").expanduser()).resolve()
+        if not any((data / "text").glob("*.parquet")):
+            raise ParameterError(
+                f"There is no labelled data in {data}: it has no text/*.parquet. Set the parameter `data`, or the "
+                "variable WORKBENCH_DATA, to the folder that holds text."
+            )
+        out = (home / Path(self.out or f"build/fine_tune/{self.name}").expanduser()).resolve()
+        if out.exists() and (not out.is_dir() or any(out.iterdir())) and not self.replace:
+            raise ParameterError(
+                f"{out} exists and is not empty. Name another folder with `out`, or set replace = True."
+            )
+        work = out.with_name(f"{out.name}-training")
+        return FineTuneFolders(data=data, calibration=home / "calibration", out=out, work=work)
+
+
 NOTEBOOKS: Mapping[str, type[NotebookParams]] = {
-    model.notebook: model for model in (ExtractPages, ScoreTexts, WeeklyReport)
+    model.notebook: model for model in (ExtractPages, ScoreTexts, WeeklyReport, FineTune)
 }
 """Notebook name (no suffix) to its parameter model."""

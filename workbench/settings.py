@@ -15,7 +15,8 @@ class Settings(BaseSettings):
 
     ``home`` (WORKBENCH_HOME) is the checkout that holds notebooks, engines, calibration and reports; the default
     is the checkout this package was installed from. ``workspace`` (WORKBENCH_WORKSPACE) and ``week`` (WORKBENCH_WEEK)
-    are what notebooks and commands use when none is named; `workbench lab` sets both.
+    are what notebooks and commands use when none is named; `workbench lab` sets both. ``data`` (WORKBENCH_DATA) is
+    the folder of labelled data, for training and for measuring.
     """
 
     model_config = SettingsConfigDict(env_prefix="WORKBENCH_", frozen=True, extra="ignore")
@@ -23,6 +24,7 @@ class Settings(BaseSettings):
     home: Path = Path(__file__).resolve().parent.parent
     workspace: Path | None = None
     week: str = ""
+    data: Path | None = None
 
     @property
     def notebooks(self) -> Path:

@@ -451,6 +451,7 @@ DOCUMENTS = st.dictionaries(
 @given(DOCUMENTS)
 def test_a_card_is_read_back_as_it_was_written(document):
     assert tomllib.loads(toml_document(document)) == document
+    assert tomllib.loads(toml_document({**document, "not said": None})) == document
 
 
 # --- the folder --------------------------------------------------------------------------------------------------

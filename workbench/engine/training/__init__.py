@@ -5,6 +5,11 @@
     prepare                             prepare      examples -> arrays of token ids (all that a GPU host needs)
     pretrain, fine_tune                 loops        arrays -> weights
     Encoder                             encoder      the network
+    evaluate, score                     measure      logits -> accuracy and F1 by set
+    calibrate, held_out_rows            calibrate    logits -> temperatures and thresholds
+    write_graph                         exported     weights -> ONNX, checked against torch
+    bundle_model                        bundle       weights -> model folder, calibrated and measured, with its card
+    DATA_SETS                           sets         licence and origin of every set
 
-`prepare` needs polars and tokenizers, the rest numpy and torch.
+`prepare`, `run` and `bundle` need polars or tokenizers, the rest numpy and torch. The notebook fine_tune runs it all.
 """

@@ -140,7 +140,7 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
                 yield f"{toml_key(key)} = {{ {pairs} }}"
         elif _is_tables(value):
             later[key] = value
-        else:
+        elif value is not None:  # TOML has no word for it: what is not said is left out
             yield f"{toml_key(key)} = {toml_value(value)}"
     for key, value in later.items():
         inner_path = (*path, toml_key(key))

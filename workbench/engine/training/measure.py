@@ -16,6 +16,7 @@ What counts, by kind of set:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,12 +24,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from workbench.engine.training.sets import data_set
 from workbench.runtime.batching import bucket_length, pad_batch, plan_batches
 from workbench.runtime.session import Session
 from workbench.tasks.labels import ENTITY_TAGS, ENTITY_TYPES, SENTIMENTS, TASKS, TOPICS
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from workbench.engine.training.batches import Arrays
@@ -130,7 +136,7 @@ def reader(session: Session, arrays: Arrays, *, progress: bool = False, token_bu
         batches = plan_batches(lengths, max_tokens=longest, token_budget=token_budget)
         with (
             ThreadPoolExecutor(session.slots) as pool,
-            tqdm(total=len(rows), unit="text", desc="Reading", disable=not progress) as bar,
+            tqdm(total=len(rows), unit="text", desc="Reading", disable=not progress, delay=2, mininterval=1) as bar,
         ):
             for count in pool.map(run, batches):
                 bar.update(count)
@@ -153,13 +159,22 @@ def evaluate(
 
     ``most`` texts of a source are drawn at random where it has more.
     """
-    measured = []
+    chosen: dict[str, NDArray[np.int64]] = {}
     for source in sources if sources is not None else arrays.sources:
         rows = arrays.where(split=split, source=source)
         if most is not None and len(rows) > most:
             rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
         if _has_labels(arrays, rows):
-            measured.append(score(read(rows), arrays, rows, source=source, split=split, thresholds=thresholds))
+            chosen[source] = rows
+    if not chosen:
+        return []
+    # Read in one go: batches then hold texts of one length, whatever their source.
+    predictions = read(np.concatenate(list(chosen.values())))
+    measured, first = [], 0
+    for source, rows in chosen.items():
+        own = {name: values[first : first + len(rows)] for name, values in predictions.items()}
+        measured.append(score(own, arrays, rows, source=source, split=split, thresholds=thresholds))
+        first += len(rows)
     return measured
 
 
