@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,51 @@ def test_begin_and_inside_are_one_entity():
 
 def test_inside_without_begin_begins():
     assert spans("my Slate 10", ["my", "Slate", "10"], ["O", "I-product", "I-product"]) == [("product", "Slate 10")]
+
+
+STRICT = replace(TAGS, strict=True)
+
+
+def test_a_strict_output_has_no_entity_without_a_begin():
+    assert spans("the Slate 10", ["the", "Slate", "10"], ["O", "I-product", "I-product"], STRICT) == [
+        ("product", "Slate 10")
+    ]
+    # Nothing but I is likely: the likeliest way with a begin takes both words, though their B is unlikely.
+    logits = tag_logits("O", "I-brand", "O")
+    logits[1, TAGS.labels.index("O")] = logits[1].max() - 0.1
+    text, offsets = "by Ondine now", np.array([[0, 2], [3, 9], [10, 13]], np.int32)
+    assert find_entities(text, logits, STRICT, offsets=offsets) == []
+    assert [e.text for e in find_entities(text, logits, TAGS, offsets=offsets)] == ["Ondine"]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
+def test_the_strict_reading_is_the_likeliest_that_begins_with_b(seed, count):
+    logits = np.random.default_rng(seed).normal(0, 2, (count, len(TAGS.labels))).astype(np.float32)
+    text = " ".join("abc"[:count])
+    offsets = np.array([[2 * i, 2 * i + 1] for i in range(count)], np.int32)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    names = TAGS.labels
+
+    def follows(before, tag):
+        return not names[tag].startswith("I-") or names[before][2:] == names[tag][2:] != ""
+
+    paths = (
+        path
+        for path in itertools.product(range(len(names)), repeat=count)
+        if all(follows(*pair) for pair in itertools.pairwise((names.index("O"), *path)))
+    )
+    best = max(paths, key=lambda path: np.log([shares[at, tag] for at, tag in enumerate(path)]).sum())
+    found = [(entity.start, entity.label) for entity in find_entities(text, logits, STRICT, offsets=offsets)]
+    lenient = [(entity.start, entity.label) for entity in find_entities(text, logits, TAGS, offsets=offsets)]
+    wanted = [(2 * at, names[tag][2:]) for at, tag in enumerate(best) if names[tag].startswith("B-")]
+    # Where the lenient reading breaks no rule, it stands: it asks for the type first, and then where it begins.
+    assert found in (wanted, lenient)
+    if found != wanted:
+        assert all(
+            shares[at // 2, names.index(f"B-{kind}")] > shares[at // 2, names.index(f"I-{kind}")]
+            for at, kind in found
+        )
 
 
 def test_a_second_begin_is_a_second_entity():

@@ -149,8 +149,9 @@ def find_entities(
 ) -> list[Entity]:
     """The entities of ``text`` from tag logits [n, K] of its n tokens at ``offsets`` [n, 2]; none overlap.
 
-    The pieces of one written word are read as one. An I tag begins an entity where none of its type is open. Spaces
-    and punctuation around a span are not part of it.
+    The pieces of one written word are read as one. An I tag begins an entity where none of its type is open, except
+    in a ``strict`` output: there the likeliest tags without such a thing are taken. Spaces and punctuation around a
+    span are not part of it.
     """
     if not len(logits):
         return []
@@ -159,18 +160,19 @@ def find_entities(
     groups = _word_starts(text, offsets)
     sizes = np.diff(np.append(groups, len(tags)))
     mean = np.add.reduceat(tags, groups, axis=0) / sizes[:, None]
-    # Per word: outside against each type, whichever of B and I carries it.
-    by_type = np.stack([mean[:, outside].sum(1), *(mean[:, [*begins[t], *inside[t]]].sum(1) for t in types)], axis=1)
-    best = by_type.argmax(1)
+    # Per word: outside against each type, whichever of B and I carries it; its first token says whether it begins.
+    kinds = np.stack([mean[:, [*begins[t], *inside[t]]].sum(1) for t in types], axis=1)
+    first = np.stack([tags[groups][:, begins[t]].sum(1) for t in types], axis=1)
+    after = np.stack([tags[groups][:, inside[t]].sum(1) for t in types], axis=1)
+    chosen = np.concatenate([mean[:, outside].sum(1, keepdims=True), kinds], axis=1).argmax(1)
+    begin = (first > after)[np.arange(len(groups)), np.maximum(chosen - 1, 0)]
+    if spec.strict and _begins_inside(chosen, begin):
+        chosen, begin = _best_path(mean[:, outside].sum(1), kinds, first, after)
     found: list[Entity] = []
-    open_from = 0
-    current = 0
+    open_from, current = 0, 0
     for index in range(len(groups) + 1):
-        kind = int(best[index]) if index < len(groups) else 0
-        first = tags[groups[index]] if kind else None
-        fresh = first is not None and bool(
-            first[begins[types[kind - 1]]].sum() > first[inside[types[kind - 1]]].sum()
-        )
+        kind = int(chosen[index]) if index < len(groups) else 0
+        fresh = kind > 0 and bool(begin[index])
         if current and (kind != current or fresh):
             tokens = slice(int(groups[open_from]), int(groups[index]) if index < len(groups) else len(tags))
             columns = [*begins[types[current - 1]], *inside[types[current - 1]]]
@@ -182,6 +184,40 @@ def find_entities(
             open_from = index
         current = kind
     return found
+
+
+def _begins_inside(chosen: NDArray[np.intp], begin: NDArray[np.bool_]) -> bool:
+    """Whether some entity begins with an I tag."""
+    before = np.concatenate([[0], chosen[:-1]])
+    return bool(((chosen > 0) & (chosen != before) & ~begin).any())
+
+
+def _best_path(
+    outside: FloatArray, kinds: FloatArray, first: FloatArray, after: FloatArray
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The likeliest types and beginnings of n words in which no entity begins with an I tag (Viterbi).
+
+    ``outside`` [n]; ``kinds``, ``first``, ``after`` [n, T]: the probability of a type, and of its B and I tags in the
+    word's first token. States: outside, T times B, T times I.
+    """
+    number = kinds.shape[1]
+    share = first / np.maximum(first + after, 1e-9)
+    states = np.concatenate([outside[:, None], kinds * share, kinds * (1 - share)], axis=1)
+    scores = np.log(np.maximum(states, 1e-9))
+    inside = np.arange(number + 1, 2 * number + 1)
+    best, steps = scores[0].copy(), []
+    best[inside] = -np.inf
+    for row in scores[1:]:
+        step = np.full(len(best), int(best.argmax()))
+        # An I tag follows the B or the I tag of its own type.
+        step[inside] = np.where(best[inside - number] >= best[inside], inside - number, inside)
+        steps.append(step)
+        best = best[step] + row
+    path = [int(best.argmax())]
+    for step in reversed(steps):
+        path.append(int(step[path[-1]]))
+    states_of = np.array(path[::-1])
+    return np.where(states_of > number, states_of - number, states_of), states_of <= number
 
 
 def _columns(spec: OutputSpec) -> tuple[list[int], list[str], dict[str, list[int]], dict[str, list[int]]]:

@@ -40,6 +40,8 @@ class OutputSpec:
     ``labels`` stand in the order of the logits. A label may stand there twice (a checkpoint with five stars has two
     that are negative): their probabilities are added. ``temperature`` divides the logits before the softmax;
     ``temperatures`` overrides it by language. ``thresholds`` has one probability for each label, for kind "labels".
+    ``strict``, for kind "tags": every entity begins with a B tag (IOB2), so that likelier tags that break this are
+    passed over; other tag schemes begin entities with I.
     """
 
     name: str
@@ -48,6 +50,7 @@ class OutputSpec:
     temperature: float = 1.0
     temperatures: Mapping[str, float] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
+    strict: bool = False
 
     def temperature_of(self, language: str | None) -> float:
         """The temperature for a text in ``language``."""
@@ -62,6 +65,7 @@ class OutputSpec:
             "temperature": self.temperature,
             "temperatures": dict(sorted(self.temperatures.items())),
             "thresholds": list(self.thresholds),
+            "strict": self.strict,
         }
 
 
@@ -171,7 +175,7 @@ class _Reader:
     def _output(self, name: str, table: Mapping[str, Any]) -> OutputSpec | None:
         before = len(self.problems)
         where = f"outputs.{name}"
-        unknown = sorted(set(table) - {"kind", "labels", "temperature", "temperatures", "thresholds"})
+        unknown = sorted(set(table) - {"kind", "labels", "temperature", "temperatures", "thresholds", "strict"})
         if unknown:
             self.problems.append(f"{where}.{unknown[0]}: unknown key")
         kind, labels = table.get("kind"), table.get("labels")
@@ -194,6 +198,13 @@ class _Reader:
             self.problems.append(f"{where}.thresholds: must be a list of numbers from 0 to 1, got {thresholds!r}")
         elif kind == "labels" and len(thresholds) != len(labels):
             self.problems.append(f"{where}.thresholds: {len(thresholds)} thresholds for {len(labels)} labels")
+        strict = table.get("strict", False)
+        if not isinstance(strict, bool):
+            self.problems.append(f"{where}.strict: must be true or false, got {strict!r}")
+        elif strict and kind != "tags":
+            self.problems.append(f"{where}.strict: is for kind tags")
+        elif strict and any(tag[:2] == "I-" and f"B-{tag[2:]}" not in labels for tag in labels):
+            self.problems.append(f"{where}.strict: needs a B tag for each I tag in labels")
         if len(self.problems) > before:
             return None
         return OutputSpec(
@@ -203,6 +214,7 @@ class _Reader:
             temperature=float(temperature),
             temperatures=MappingProxyType({key: float(value) for key, value in temperatures.items()}),
             thresholds=tuple(float(value) for value in thresholds),
+            strict=strict,
         )
 
     def _check_labels(self, name: str, labels: Sequence[str]) -> None:
