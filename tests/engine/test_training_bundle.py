@@ -18,6 +18,7 @@ from workbench.engine.training.sets import DATA_SETS, data_set, hash_files
 from workbench.engine.training.vocabulary import train_vocabulary
 from workbench.errors import ModelError, ParameterError
 from workbench.runtime.onnx import OnnxSession
+from workbench.runtime.read import read_texts
 from workbench.tasks.decode import choose_topics
 from workbench.tasks.labels import ENTITY_TAGS, ENTITY_TYPES, TOPICS
 from workbench.tasks.spec import MODEL_FILES, OutputSpec, load_spec
@@ -54,7 +55,13 @@ from workbench.engine.training.calibrate import (  # noqa: E402
 )
 from workbench.engine.training.cards import find_limits, list_sets, toml_document  # noqa: E402
 from workbench.engine.training.encoder import Encoder, EncoderConfig  # noqa: E402
-from workbench.engine.training.exported import check_graph, check_parity, rounded_copy, write_graph  # noqa: E402
+from workbench.engine.training.exported import (  # noqa: E402
+    check_graph,
+    check_parity,
+    is_batch_invariant,
+    rounded_copy,
+    write_graph,
+)
 from workbench.engine.training.loops import fine_tune, predict  # noqa: E402
 
 torch.set_num_threads(1)  # the networks are so small that a second core only waits
@@ -518,6 +525,38 @@ def test_padding_and_neighbours_change_nothing(bundle):
                 np.testing.assert_allclose(together["sentiment"][row], alone["sentiment"][0], atol=1e-4)
                 np.testing.assert_allclose(together["topics"][row], alone["topics"][0], atol=1e-4)
                 np.testing.assert_allclose(together["entities"][row, :length], alone["entities"][0], atol=1e-4)
+
+
+def test_the_very_same_bits_alone_and_among_others(bundle):
+    """The card says so, so the runtime runs a lone text once only."""
+    assert load_spec(bundle.folder).card["network"]["batch_invariant"] is True
+    random = np.random.default_rng(9)
+    texts = [" ".join([*random.choice([*GOOD, *BAD], random.integers(1, 40)), str(n)]) for n in range(300)]
+    with OnnxSession(bundle.folder, threads=2) as session:
+        whole = read_texts(session, texts)
+        for size, several in ((1, texts[:60]), (7, texts)):
+            parts = [read_texts(session, several[at : at + size]) for at in range(0, len(several), size)]
+            for name in ("p_sentiment", "p_topics"):
+                assert np.concatenate([getattr(part, name) for part in parts]).tobytes() == (
+                    getattr(whole, name)[: len(several)].tobytes()
+                )
+            assert [entities for part in parts for entities in part.entities] == whole.entities[: len(several)]
+
+
+def test_a_graph_whose_bits_depend_on_the_batch_is_told(tmp_path):
+    torch.manual_seed(1)
+    model = rounded_copy(Encoder(EncoderConfig(60, width=64, layers=1, inner=64, positions=64)))
+    path = tmp_path / "model.onnx"
+    write_graph(model, path)
+    assert is_batch_invariant(path, model)
+    # What the largest of all texts' logits is depends on the neighbours.
+    graph = onnx.load(path)
+    node = next(node for node in graph.graph.node if "topics" in node.output)
+    node.output[0] = "own_topics"
+    graph.graph.node.append(onnx.helper.make_node("ReduceMax", ["own_topics"], ["all"], axes=[0], keepdims=1))
+    graph.graph.node.append(onnx.helper.make_node("Sub", ["own_topics", "all"], ["topics"]))
+    onnx.save(graph, path)
+    assert not is_batch_invariant(path, model)
 
 
 def test_the_graph_is_plain_and_its_matrices_are_halves(bundle):

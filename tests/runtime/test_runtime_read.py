@@ -172,6 +172,22 @@ def test_the_same_words_are_read_once(session, monkeypatch):
     assert rows == [2]  # one text, and its twin, for one row alone is computed in another way
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [("[network]\nbatch_invariant = true", 1), ("[network]\nbatch_invariant = false", 2), ("network = 3", 2)],
+)
+def test_a_lone_text_has_no_twin_where_the_card_says_that_it_needs_none(tmp_path, monkeypatch, said, wanted):
+    toml = f"{TOML}\n{said}\n" if said.startswith("[") else f"{said}\n{TOML}"
+    rows = []
+    with open_session(make_tiny_model(tmp_path / "model", toml=toml), threads=1) as opened:
+        run = opened.run
+        monkeypatch.setattr(
+            opened, "run", lambda ids, bias, outputs: rows.append(len(ids)) or run(ids, bias, outputs)
+        )
+        read_texts(opened, ["good price"], ["sentiment"])
+    assert rows == [wanted]
+
+
 def test_progress_counts_every_text(session, capsys):
     read_texts(session, ["good", None, "good", "bad " * 300, "👽"], progress=True)
     assert "5/5" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,6 +109,8 @@ class _Reader:
         self.token_budget = token_budget
         self.pool = pool
         self.encoder = session.encoder
+        network = session.spec.card.get("network")
+        self.batch_invariant = isinstance(network, Mapping) and network.get("batch_invariant") is True
 
     def read(self, texts: Sequence[str | None], advance: Callable[[int], None]) -> list[_Answer]:
         """The answers for one chunk."""
@@ -155,9 +157,10 @@ class _Reader:
         def run(batch: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
             rows = [self._row(known[windows[place][0]][1], windows[place][1]) for place in batch]
             length = bucket_length(lengths[batch[0]], spec.max_tokens)
-            if len(rows) == 1 and 2 * length <= self.token_budget:
-                # One row alone goes through other arithmetic than rows side by side, and its last bit may differ:
-                # a text that stands alone by chance is run twice, so that it gets the very numbers it always gets.
+            if len(rows) == 1 and 2 * length <= self.token_budget and not self.batch_invariant:
+                # In most networks one row alone goes through other arithmetic than rows side by side, and its last
+                # bit may differ: a text that stands alone by chance is run twice, so that it gets the very numbers it
+                # always gets.
                 rows *= 2
             return self.session.run(*pad_batch(rows, length, pad_id=spec.pad_id), self.tasks)
 

@@ -27,7 +27,13 @@ from workbench.engine.training.batches import Arrays
 from workbench.engine.training.calibrate import Calibration, calibrate, draw_rows, held_out_rows, unseen_rows
 from workbench.engine.training.cards import find_limits, list_sets, metrics_table, model_toml
 from workbench.engine.training.encoder import Encoder, EncoderConfig
-from workbench.engine.training.exported import check_graph, check_parity, rounded_copy, write_graph
+from workbench.engine.training.exported import (
+    check_graph,
+    check_parity,
+    is_batch_invariant,
+    rounded_copy,
+    write_graph,
+)
 from workbench.engine.training.measure import Measured, evaluate, reader
 from workbench.engine.training.sets import hash_files
 from workbench.errors import ModelError
@@ -272,6 +278,8 @@ def _write_network(work: Path, model: Encoder, tokenizer: Tokenizer) -> dict[str
         "weights": "fp16",
         "bytes": path.stat().st_size,
         "difference_from_torch": float(f"{worst:.1g}"),
+        # The runtime need not run a lone text twice to give it the bits it gets among others.
+        "batch_invariant": is_batch_invariant(path, rounded),
     }
 
 
