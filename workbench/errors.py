@@ -7,6 +7,8 @@
     ├── ArchiveError        a snapshot is missing or its record does not match its digest
     ├── ExtractError        input that is not a page at all, such as a missing file
     ├── ModelError          a model folder is incomplete or wrong, or a backend cannot run it
+    ├── CalibrationError    calibration data is missing or does not stand for what the model reads
+    ├── EngineError         an engine cannot be built, or cannot be used as it is
     ├── LakeError           a table does not match its declared schema
     ├── ReportError         a report cannot be written
     └── FlowError           a run did not finish
@@ -23,7 +25,9 @@ from pathlib import Path
 
 __all__ = [
     "ArchiveError",
+    "CalibrationError",
     "CollectError",
+    "EngineError",
     "ExtractError",
     "FlowError",
     "LakeError",
@@ -74,6 +78,14 @@ class LakeError(WorkbenchError):
 
 class ModelError(WorkbenchError):
     """A model folder is incomplete or wrong, or a backend cannot run it."""
+
+
+class CalibrationError(WorkbenchError):
+    """Calibration data is missing, random, too little, or does not stand for what the model reads."""
+
+
+class EngineError(WorkbenchError):
+    """An engine cannot be built, or cannot be used as it is: damaged, changed, or built for another machine."""
 
 
 class ReportError(WorkbenchError):
