@@ -16,10 +16,11 @@ from workbench.tasks.decode import READING
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec
 
-__all__ = ["Backend", "Precision", "Session", "engine_id"]
+__all__ = ["Backend", "Precision", "Session", "engine_id", "reading_digest"]
 
 Backend = Literal["onnxruntime", "tensorrt"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "mixed"]
+"""mixed: INT8, with the most sensitive layer groups kept in FP16 (FP32 on the CPU)."""
 
 
 @runtime_checkable
@@ -76,16 +77,27 @@ def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, versio
     """
     parts = {
         "model.onnx": _sha256(spec.onnx),
-        "tokenizer.json": _sha256(spec.tokenizer),
-        "outputs": [spec.outputs[name].as_dict() for name in sorted(spec.outputs)],
-        "max_tokens": spec.max_tokens,
-        "pad_id": spec.pad_id,
-        "reading": READING,
+        **_reading(spec),
         "precision": precision,
         "backend": f"{backend} {'.'.join(version.split('.')[:2])}",
     }
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def reading_digest(spec: ModelSpec) -> str:
+    """SHA-256, in hex, over what decides a score beside the network: the tokenizer and how outputs are read."""
+    return hashlib.sha256(json.dumps(_reading(spec), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _reading(spec: ModelSpec) -> dict[str, object]:
+    return {
+        "tokenizer.json": _sha256(spec.tokenizer),
+        "outputs": [spec.outputs[name].as_dict() for name in sorted(spec.outputs)],
+        "max_tokens": spec.max_tokens,
+        "pad_id": spec.pad_id,
+        "reading": READING,
+    }
 
 
 def _sha256(path: Path) -> str:
