@@ -9,6 +9,7 @@ from calibration_sets import (
     ROOT,
     SETS,
     STRATA,
+    TRAINING,
     card_block,
     labels_of,
     read_card,
@@ -132,4 +133,5 @@ def test_the_card_is_of_these_files(task):
 def test_there_is_nothing_but_the_sets_and_their_cards():
     found = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()}
     files = {f"{task}/{name}" for task in TASKS for name in ("README.md", *(f"{kind}.jsonl" for kind in SETS))}
-    assert found == files | {"README.md"}
+    texts = {f"{TRAINING}/{name}" for name in ("README.md", *(f"texts.{language}.jsonl" for language in LANGUAGES))}
+    assert found == files | texts | {"README.md"}
