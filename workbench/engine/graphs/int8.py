@@ -1,0 +1,179 @@
+"""FP32 to INT8: pairs of QuantizeLinear and DequantizeLinear where a builder is to compute in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from workbench.engine.graphs.fp16 import narrow, wide_nodes
+from workbench.engine.graphs.graph import Graph
+from workbench.engine.graphs.layers import Layer, Linear, find_layers, layer_groups
+from workbench.errors import ModelError
+
+__all__ = ["FORMS", "Form", "HasAmax", "QuantizedInput", "quantized_inputs", "to_int8"]
+
+Form = Literal["ort", "tensorrt-8", "tensorrt-10"]
+FORMS: Final = ("ort", "tensorrt-8", "tensorrt-10")
+
+_STRONGLY_TYPED_OPSET: Final = 19
+"""The first in which scales may be FP16."""
+
+
+class HasAmax(Protocol):
+    """Calibrated ranges: the largest absolute value of each tensor that counts."""
+
+    @property
+    def amax(self) -> Mapping[str, float]: ...
+
+
+@dataclass(frozen=True)
+class QuantizedInput:
+    """One input of a node that is to be INT8: which tensor, and the group it belongs to."""
+
+    group: str
+    node: str
+    index: int
+    tensor: str
+
+
+def quantized_inputs(model: ModelProto) -> tuple[QuantizedInput, ...]:
+    """The activations that an INT8 graph quantizes, in the order they are computed.
+
+    Inputs of all linears of the layers, of both attention products, and of the residual additions.
+    """
+    graph = Graph(model)
+    return tuple(_activations(graph, find_layers(graph)))
+
+
+def to_int8(model: ModelProto, ranges: HasAmax, *, keep: Collection[str] = (), form: Form = "ort") -> ModelProto:
+    """``model`` with Q/DQ pairs, scales from ``ranges``; groups named in ``keep`` (see layer_groups) stay as they are.
+
+    Raises ModelError when a group is unknown, or ``ranges`` were collected on another graph.
+    """
+    if form not in FORMS:
+        raise ModelError(f"No INT8 form is named {form!r}. Use one of: {', '.join(FORMS)}")
+    groups = [group.name for group in layer_groups(model)]
+    if unknown := sorted(set(keep) - set(groups)):
+        raise ModelError(f"The model has no group {unknown[0]!r}. Groups: {', '.join(groups)}")
+    graph = Graph(model)
+    layers = find_layers(graph)
+    wide = wide_nodes(graph)
+    inputs = [item for item in _activations(graph, layers) if item.group not in keep]
+    if missing := [item.tensor for item in inputs if not ranges.amax.get(item.tensor, 0) > 0]:
+        raise ModelError(
+            f"The ranges say nothing of {missing[0]}: they were collected on another graph. Collect them again: "
+            "workbench engines build --precision int8 does so when the cached ranges do not fit."
+        )
+    half = form == "tensorrt-10"
+    pairs = _Pairs(graph)
+    nodes = {node.name: node for node in graph.nodes}
+    for item in inputs:
+        nodes[item.node].input[item.index] = pairs.activation(item.tensor, ranges.amax[item.tensor])
+    for group, linear in _linears(layers):
+        if group not in keep:
+            nodes[linear.node].input[1] = pairs.weight(linear, folded=form != "tensorrt-8")
+    if half:
+        narrow(graph, wide)
+        return graph.to_model(opset=_STRONGLY_TYPED_OPSET)
+    return graph.to_model()
+
+
+def _linears(layers: Collection[Layer]) -> Iterator[tuple[str, Linear]]:
+    for index, layer in enumerate(layers):
+        for name in ("qkv", "output", "ffn1", "ffn2"):
+            for linear in getattr(layer, name):
+                yield f"layer{index}.{name}", linear
+
+
+def _activations(graph: Graph, layers: Collection[Layer]) -> Iterator[QuantizedInput]:
+    nodes = {node.name: node for node in graph.nodes}
+
+    def both(group: str, name: str) -> Iterator[QuantizedInput]:
+        for index, tensor in enumerate(nodes[name].input):
+            yield QuantizedInput(group, name, index, tensor)
+
+    for number, layer in enumerate(layers):
+        at = f"layer{number}"
+        for linear in layer.qkv:
+            yield QuantizedInput(f"{at}.qkv", linear.node, 0, linear.input)
+        yield from both(f"{at}.attention", layer.scores)
+        yield from both(f"{at}.attention", layer.context)
+        for linear in layer.output:
+            yield QuantizedInput(f"{at}.output", linear.node, 0, linear.input)
+        yield from both(f"{at}.output", layer.attention_add)
+        for linear in layer.ffn1:
+            yield QuantizedInput(f"{at}.ffn1", linear.node, 0, linear.input)
+        for linear in layer.ffn2:
+            yield QuantizedInput(f"{at}.ffn2", linear.node, 0, linear.input)
+        yield from both(f"{at}.ffn2", layer.ffn_add)
+
+
+class _Pairs:
+    """Makes Q/DQ pairs in a graph, one for each tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.made: dict[str, str] = {}
+
+    def activation(self, tensor: str, amax: float) -> str:
+        """``tensor`` through a pair with one scale; the name of what comes out."""
+        if tensor not in self.made:
+            self._pair(tensor, tensor, _scales(np.array(amax)), None)
+        return self.made[tensor]
+
+    def weight(self, linear: Linear, *, folded: bool) -> str:
+        """A matrix through a pair with one scale a channel; ``folded``: stored as INT8, with the second half alone."""
+        name, axis = linear.weight, linear.axis
+        if name not in self.made:
+            values = self.graph.constants[name]
+            scales = _scales(np.abs(values).max(axis=1 - axis))
+            self.graph.stored_half.discard(name)
+            if folded:
+                shape = (-1, 1) if axis == 0 else (1, -1)
+                whole = np.clip(np.rint(values / scales.reshape(shape)), -127, 127).astype(np.int8)
+                self._constants(name, scales)
+                self.graph.constants[f"{name}_int8"] = whole
+                self._dequantize(f"{name}_int8", name, axis)
+            else:
+                self._pair(name, name, scales, axis)
+        return self.made[name]
+
+    def _constants(self, name: str, scales: NDArray[np.float32]) -> None:
+        self.graph.constants[f"{name}_scale"] = scales
+        self.graph.constants[f"{name}_zero"] = np.zeros(scales.shape, np.int8)
+
+    def _pair(self, tensor: str, name: str, scales: NDArray[np.float32], axis: int | None) -> None:
+        self._constants(name, scales)
+        self.graph.nodes.append(
+            _node("QuantizeLinear", [tensor, f"{name}_scale", f"{name}_zero"], f"{name}_int8", name, axis)
+        )
+        self._dequantize(f"{name}_int8", name, axis)
+
+    def _dequantize(self, tensor: str, name: str, axis: int | None) -> None:
+        self.made[name] = f"{name}_dequantized"
+        inputs = [tensor, f"{name}_scale", f"{name}_zero"]
+        self.graph.nodes.append(_node("DequantizeLinear", inputs, self.made[name], name, axis))
+
+
+def _node(kind: str, inputs: list[str], output: str, name: str, axis: int | None) -> NodeProto:
+    node: NodeProto = helper.make_node(kind, inputs, [output], f"{kind}_{name}")
+    if axis is not None:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node
+
+
+def _scales(amax: NDArray[np.floating]) -> NDArray[np.float32]:
+    """amax / 127, rounded up to a number that FP16 holds, so that every form of the graph computes the same.
+
+    A channel of zeros gets the smallest scale that FP16 holds to four bits.
+    """
+    wanted = np.maximum(np.asarray(amax, np.float64) / 127, 2.0**-20)
+    half = wanted.astype(np.float16)
+    low = half.astype(np.float64) < wanted
+    half = np.where(low, np.nextafter(half, np.float16(np.inf)), half)
+    return half.astype(np.float32)
