@@ -40,14 +40,19 @@ __all__ = [
     "CollectPolicy",
     "Company",
     "CurrencyPolicy",
+    "EntityPolicy",
     "ModelChoice",
     "Models",
+    "Policies",
     "Product",
+    "SentimentPolicy",
     "Source",
     "SourceKind",
     "SourceRef",
+    "TaskPolicy",
     "Thresholds",
     "Topic",
+    "TopicPolicy",
     "Workspace",
     "load_workspace",
 ]
@@ -231,6 +236,58 @@ class Models(_Frozen):
     entities: ModelChoice = ModelChoice(bundled="reviews")
 
 
+EnginePrecision = Literal["fp32", "fp16", "int8", "mixed"]
+"""mixed: INT8 with some groups of layers kept in FP16, as `workbench engines search` finds them."""
+
+
+class TaskPolicy(_Frozen):
+    """Which engines may read for a task. FP32 always may."""
+
+    precisions: tuple[EnginePrecision, ...] = ("fp16", "int8")
+    """Precisions an engine may have; FP32 reads when none of them passed. Where int8 may read, mixed may."""
+    budget: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Points an engine may lose against FP32; left out: 0.3 for fp16, 1.0 for int8 and mixed."""
+    metric: str | None = None
+    """What it is judged by; left out: accuracy of sentiment, macro_f1 of topics, entity_f1 of entities."""
+    allow_inconclusive: bool = False
+    """Whether an engine serves that was not shown to be worse, but by too few texts to be shown to be as good."""
+
+    def allows(self, precision: str) -> bool:
+        """Whether an engine of ``precision`` may read."""
+        return (
+            precision == "fp32"
+            or precision in self.precisions
+            or (precision == "mixed" and "int8" in self.precisions)
+        )
+
+
+class SentimentPolicy(TaskPolicy):
+    """Engines for sentiment."""
+
+    metric: Literal["accuracy", "macro_f1"] | None = None
+
+
+class TopicPolicy(TaskPolicy):
+    """Engines for topics."""
+
+    metric: Literal["accuracy", "macro_f1"] | None = None
+
+
+class EntityPolicy(TaskPolicy):
+    """Engines for entities: spans lose most by INT8, so that it is allowed only where the file says so."""
+
+    precisions: tuple[EnginePrecision, ...] = ("fp16",)
+    metric: Literal["entity_f1"] | None = None
+
+
+class Policies(_Frozen):
+    """The policy of each task."""
+
+    sentiment: SentimentPolicy = SentimentPolicy()
+    topics: TopicPolicy = TopicPolicy()
+    entities: EntityPolicy = EntityPolicy()
+
+
 class SourceRef(NamedTuple):
     """A source together with the company it belongs to."""
 
@@ -250,6 +307,7 @@ class Workspace(_Frozen):
     archive: ArchivePolicy = ArchivePolicy()
     currency: CurrencyPolicy = CurrencyPolicy()
     models: Models = Models()
+    policy: Policies = Policies()
 
     _root: Path = PrivateAttr(default=Path())
 
