@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.engine.training.corpus import NEGATIVE, NEUTRAL, POSITIVE, UNKNOWN, Example, Span, read_own
+from workbench.engine.training.corpus import (
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    UNKNOWN,
+    Example,
+    Span,
+    read_own,
+    read_written,
+)
 from workbench.engine.training.measure import Measured, chosen_topics, evaluate, reader, score, spans
 from workbench.engine.training.prepare import prepare
 from workbench.engine.training.sets import DATA_SETS, data_set, hash_files
@@ -386,7 +395,8 @@ def test_drawn_rows_come_from_all_sources(world):
 
 
 def test_every_source_of_our_own_texts_is_known_with_its_files():
-    sources = {example.source for example in read_own(ROOT / "calibration")}
+    texts = [*read_own(ROOT / "calibration"), *read_written(ROOT / "calibration")]
+    sources = {example.source for example in texts}
     for source in sources:
         item = data_set(source)
         assert item.own
@@ -406,13 +416,14 @@ def test_every_source_of_the_data_folder_is_known_with_its_files():
     by_source = {}
     for example in read_examples(Path(folder)):
         by_source.setdefault(example.source, set()).add(example.split)
-    hashes = hash_files([*by_source, "unlabelled"], data=Path(folder), calibration=None)
-    assert set(hashes) == {*by_source, "unlabelled"}
+    made = ("unlabelled", "segments", "composed")
+    hashes = hash_files([*by_source, *made], data=Path(folder), calibration=None)
+    assert set(hashes) == {*by_source, *made}
     for source, splits in by_source.items():
         assert not data_set(source).evaluation_only or splits == {"test"}
     readme = (Path(folder) / "README.md").read_text(encoding="utf-8")
     for item in DATA_SETS.values():
-        if not item.own and item.name not in ("app_reviews", "unlabelled"):
+        if not item.own and item.name not in ("app_reviews", "unlabelled", "segments", "composed"):
             assert item.origin in readme
         assert "CC BY 4.0" not in item.licence or "CC BY 4.0" in readme
 
@@ -677,6 +688,35 @@ def test_files_of_another_machine_become_the_same_folder(world, tmp_path):
     assert loaded.config == EncoderConfig(model.config.vocabulary, 128, 2, 128, 64)
     tables = made.calibration
     assert tables != Calibration()
+
+
+def test_the_command_takes_rows_that_were_left_out_and_limits_to_add(world, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from workbench.engine.training.__main__ import app
+
+    monkeypatch.setenv("WORKBENCH_HOME", str(ROOT))
+    folder, arrays, *_ = world
+    dev = arrays.where(split="dev")
+    own = arrays.where(split="train", source="own_topics_en")[:7]
+    held, trained = np.sort(np.concatenate([dev, own])), np.setdiff1d(arrays.where(split="train"), own)
+    np.save(tmp_path / "held.npy", held)
+    np.save(tmp_path / "trained.npy", trained)
+    (tmp_path / "more.json").write_text('["The figures flatter a little."]')
+    files = [str(folder / name) for name in ("weights.pt", "tokenizer.json", "arrays.npz")]
+    rows = ["--held-out", str(tmp_path / "held.npy"), "--trained", str(tmp_path / "trained.npy")]
+    more = ["--more-limits", str(tmp_path / "more.json"), "--test-rows", "20"]
+    done = CliRunner().invoke(app, ["bundle", *files, str(tmp_path / "made"), *rows, *more])
+    assert done.exit_code == 0, done.output
+    card = load_spec(tmp_path / "made").card
+    assert sum(item["rows"] for item in card["training"]["sets"]) == len(trained)
+    assert card["limits"][-1] == "The figures flatter a little."
+    assert len(card["limits"]) > 4  # added to what was found
+    assert max(fit["texts"] for fit in card["calibration"]["topics"]) == len(own)
+    np.save(tmp_path / "held.npy", held.astype(float))
+    failed = CliRunner().invoke(app, ["bundle", *files, str(tmp_path / "again"), *rows])
+    assert failed.exit_code == 1
+    assert "is no list of row numbers" in failed.output
 
 
 def test_files_that_are_not_there_or_not_weights_are_told(tmp_path):

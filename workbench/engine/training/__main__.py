@@ -1,4 +1,7 @@
-"""Weights from training to a model folder: python -m workbench.engine.training WEIGHTS TOKENIZER ARRAYS FOLDER."""
+"""Training from the command line.
+
+python -m workbench.engine.training bundle WEIGHTS TOKENIZER ARRAYS FOLDER    weights to a model folder
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,24 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from workbench.engine.training.batches import Arrays
 from workbench.engine.training.bundle import bundle_from_checkpoint
 from workbench.engine.training.calibrate import held_out_rows
-from workbench.errors import WorkbenchError
+from workbench.errors import ModelError, WorkbenchError
 from workbench.settings import settings
 
+app = typer.Typer(help="Train the bundled models.", no_args_is_help=True, pretty_exceptions_enable=False)
 
-def main(
+
+@app.callback()
+def _app() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+@app.command()
+def bundle(
     weights: Annotated[Path, typer.Argument(help="State dict of the network (.pt).")],
     tokenizer: Annotated[Path, typer.Argument(help="Its tokenizer (.json).")],
     arrays: Annotated[Path, typer.Argument(help="The prepared texts (.npz).")],
@@ -27,16 +39,24 @@ def main(
     training: Annotated[Path | None, typer.Option(help="JSON: how it was trained (date, steps, device).")] = None,
     metrics: Annotated[Path | None, typer.Option(help="JSON: metrics by set; without it they are measured.")] = None,
     limits: Annotated[Path | None, typer.Option(help="JSON: list of sentences; without it they are found.")] = None,
+    more_limits: Annotated[Path | None, typer.Option(help="JSON: sentences to add to the limits.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder, for the hashes of the sets.")] = None,
-    own_share: Annotated[float, typer.Option(help="Share of the own texts that training left out.")] = 0.0,
+    own_share: Annotated[
+        float, typer.Option(help="Share of the own texts that training left out, beside all dev parts.")
+    ] = 0.0,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Rows that training left out (.npy), in place of --own-share.")
+    ] = None,
     test_rows: Annotated[int | None, typer.Option(help="Most texts of a set to measure with; default all.")] = None,
-    trained: Annotated[Path | None, typer.Option(help="Rows that were trained on (.npy).")] = None,
+    trained: Annotated[
+        Path | None,
+        typer.Option(help="Rows that were trained on (.npy); default: training parts, less those left out."),
+    ] = None,
     replace: Annotated[bool, typer.Option(help="Replace a folder that exists.")] = False,
 ) -> None:
     """Write a calibrated, measured model folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        bundle = bundle_from_checkpoint(
+        made = bundle_from_checkpoint(
             weights,
             tokenizer,
             arrays,
@@ -46,10 +66,11 @@ def main(
             training=json.loads(training.read_text()) if training else {},
             metrics=json.loads(metrics.read_text()) if metrics else None,
             limits=json.loads(limits.read_text()) if limits else None,
+            more_limits=json.loads(more_limits.read_text()) if more_limits else (),
             data=data,
             calibration_texts=settings().home / "calibration",
-            held_out=held_out_rows(Arrays(arrays), own_share=own_share) if arrays.is_file() else None,
-            trained=np.load(trained) if trained else None,
+            held_out=_rows(held_out) if held_out else _own_share(arrays, own_share),
+            trained=_rows(trained) if trained else None,
             test_rows=test_rows,
             replace=replace,
             progress=True,
@@ -57,10 +78,24 @@ def main(
     except WorkbenchError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
-    for row in bundle.rows():
+    for row in made.rows():
         typer.echo(f"{row['source']:20} {row['metric']:26} {row['value']:.3f}  n {row['n']:,}")
-    typer.echo(f"{bundle.folder}: {sum(path.stat().st_size for path in bundle.folder.iterdir()):,} bytes")
+    typer.echo(f"{made.folder}: {sum(path.stat().st_size for path in made.folder.iterdir()):,} bytes")
+
+
+def _own_share(arrays: Path, share: float) -> NDArray[np.int64] | None:
+    return held_out_rows(Arrays(arrays), own_share=share) if arrays.is_file() else None
+
+
+def _rows(path: Path) -> NDArray[np.int64]:
+    try:
+        rows = np.load(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} holds no rows: {error}. Write them with numpy.save.") from None
+    if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ModelError(f"{path} is no list of row numbers. Write one with numpy.save(path, rows).")
+    return np.unique(rows).astype(np.int64)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

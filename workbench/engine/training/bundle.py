@@ -4,7 +4,7 @@
     bundle_model             the same, calibrated on held-out rows and measured on test rows with the written graph
     bundle_from_checkpoint   the same from files, as training on another machine leaves them
 
-A folder appears whole or not at all. From the command line: python -m workbench.engine.training --help
+A folder appears whole or not at all. From the command line: python -m workbench.engine.training bundle --help
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def bundle_model(
     training: Mapping[str, Any],
     metrics: Mapping[str, Any] | None = None,
     limits: Sequence[str] | None = None,
+    more_limits: Sequence[str] = (),
     data: Path | None = None,
     calibration_texts: Path | None = None,
     calibration_rows: int = CALIBRATION_ROWS,
@@ -118,14 +119,16 @@ def bundle_model(
 
     ``trained`` are the rows of ``arrays`` it learned from, ``held_out`` rows it did not, of which at most
     ``calibration_rows`` fit temperatures and thresholds. Everything is read with the written graph, as users will.
-    ``training`` says how it was trained (date, steps, device, …). ``metrics`` and ``limits`` replace what is
-    measured here on the test rows (at most ``test_rows`` of each source), and what follows from it. ``data`` and
-    ``calibration_texts`` are the folders whose files are hashed for the card.
+    ``training`` says how it was trained (date, steps, device, …; ``teachers``, if there were any). ``metrics`` and
+    ``limits`` replace what is measured here on the test rows (at most ``test_rows`` of each source), and what follows
+    from it; ``more_limits`` are added to it. The files under ``data`` and ``calibration_texts`` are hashed for the
+    card.
 
     Raises ParameterError when a held-out row was trained on; ModelError as `write_bundle`, and when licence and
     origin of a source are not known or a set for evaluation was trained on.
     """
-    sets = list_sets(arrays, trained, hash_files(arrays.sources, data=data, calibration=calibration_texts))
+    hashes = hash_files(arrays.sources, data=data, calibration=calibration_texts)
+    sets = list_sets(arrays, trained, hashes, taught=bool(training.get("teachers")))
     rows = draw_rows(arrays, unseen_rows(arrays, held_out, trained), calibration_rows, seed=seed)
     with _making(folder, replace=replace) as work:
         network = _write_network(work, model, tokenizer)
@@ -139,7 +142,7 @@ def bundle_model(
                 else evaluate(read, arrays, thresholds=calibration.thresholds, most=test_rows)
             )
         card = {
-            "limits": list(limits) if limits is not None else find_limits(measured),
+            "limits": [*(limits if limits is not None else find_limits(measured)), *more_limits],
             "network": network,
             "training": {**training, "sets": sets},
             "metrics": metrics if metrics is not None else metrics_table(measured),

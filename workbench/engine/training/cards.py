@@ -27,6 +27,11 @@ _KNOWN_LIMITS: Final = (
     "Irony, comparisons with another product and conditions (would be good if) may be taken at their word.",
     "Chinese topics were mostly learned from word lists, not from labels that somebody gave.",
 )
+_UNLABELLED_USE: Final = {
+    "unlabelled": "pre-training, labelled by teachers",
+    "segments": "labelled by teachers",
+    "composed": "labelled by how they are made",
+}
 _POOR: Final = 0.6
 _TASK_METRICS: Final = {
     "Sentiment": ("accuracy",),
@@ -36,12 +41,16 @@ _TASK_METRICS: Final = {
 
 
 def list_sets(
-    arrays: Arrays, trained: NDArray[np.int64], hashes: Mapping[str, Sequence[str]] | None = None
+    arrays: Arrays,
+    trained: NDArray[np.int64],
+    hashes: Mapping[str, Sequence[str]] | None = None,
+    *,
+    taught: bool = False,
 ) -> list[dict[str, Any]]:
     """One table for each source in ``arrays``: name, files, licence, origin, rows used and what for, SHA-256.
 
-    ``rows`` are those trained on. Raises ModelError when nothing is known about a source, or when a set that is for
-    evaluation only was trained on.
+    ``rows`` are those trained on; ``taught`` says that teachers labelled the unlabelled ones. Raises ModelError when
+    nothing is known about a source, or when a set that is for evaluation only was trained on.
     """
     counts = np.bincount(arrays.source[trained], minlength=len(arrays.sources))
     measured = np.bincount(arrays.source[arrays.where(split="test")], minlength=len(arrays.sources))
@@ -53,15 +62,17 @@ def list_sets(
                 f"{rows} texts of {source} were trained on, which is for evaluation only. Train without it: a bundle "
                 "from these weights may not be given away."
             )
-        labelled = source != "unlabelled"
-        use = "evaluation only" if not rows else "pre-training, fine-tuning" if labelled else "pre-training"
+        learned = "pre-training, fine-tuning"
+        if not item.labelled:
+            learned = _UNLABELLED_USE[source] if taught else "pre-training"
+        use = learned if rows else "evaluation only" if measured[number] else "none"
         listed.append(
             {
                 "name": source,
                 "licence": item.licence,
                 "origin": item.origin,
                 "rows": rows,
-                "rows_measured": int(measured[number]) if labelled else 0,
+                "rows_measured": int(measured[number]),
                 "use": use,
                 "files": list(item.files),
                 "sha256": list((hashes or {}).get(source, ())),

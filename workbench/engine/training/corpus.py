@@ -30,6 +30,7 @@ __all__ = [
     "read_examples",
     "read_own",
     "read_unlabelled",
+    "read_written",
 ]
 
 UNKNOWN = -1
@@ -93,6 +94,22 @@ def read_own(calibration: Path) -> Iterator[Example]:
                 else:
                     spans = tuple(Span(e["start"], e["end"], e["label"]) for e in row["entities"])
                     yield Example(row["text"], source, split, entities=spans, entity_types=ENTITY_TYPES)
+
+
+def read_written(calibration: Path) -> Iterator[Example]:
+    """The texts written for training, ``calibration``/training: each has a sentiment, topics and entities."""
+    for path in sorted((calibration / "training").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            yield Example(
+                row["text"],
+                f"written_{row['language']}",
+                "train",
+                sentiment=SENTIMENTS.index(row["sentiment"]),
+                topics=tuple(int(topic in row["topics"]) for topic in TOPICS),
+                entities=tuple(Span(e["start"], e["end"], e["label"]) for e in row["entities"]),
+                entity_types=ENTITY_TYPES,
+            )
 
 
 def read_unlabelled(data: Path) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 
 from workbench.engine.training.batches import Recipe
 from workbench.engine.training.calibrate import Calibration, TemperatureFit, ThresholdFit, spread
-from workbench.engine.training.corpus import Example, read_examples, read_own, read_unlabelled
+from workbench.engine.training.corpus import Example, read_examples, read_own, read_unlabelled, read_written
 from workbench.engine.training.sets import data_set
 from workbench.errors import ParameterError
 
@@ -63,7 +63,7 @@ def read_corpus(data: Path, calibration: Path, *, rows: int = 0, seed: int = 7) 
 
     A slice is drawn evenly from every set, split and label, the same again for the same arguments.
     """
-    examples = [*read_examples(data), *read_own(calibration)]
+    examples = [*read_examples(data), *read_own(calibration), *read_written(calibration)]
     unlabelled = list(read_unlabelled(data))
     if rows:
         strata: list[tuple[Any, ...]] = [

@@ -23,7 +23,8 @@ class DataSet:
 
     ``files`` lie under the data folder's ``text``, or under ``calibration`` for the project's ``own`` texts.
     ``evaluation_only``: no model may be trained on it. ``weak_topics``: its topic labels are a word list's, good
-    enough to learn from but not to measure or calibrate by.
+    enough to learn from but not to measure or calibrate by. Texts that are not ``labelled`` teach words, and what
+    teachers say of them; those made from other sets' texts are under these sets' licences.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DataSet:
     evaluation_only: bool = False
     weak_topics: bool = False
     own: bool = False
+    labelled: bool = True
 
 
 _NONE_STATED: Final = "none stated"
@@ -124,6 +126,30 @@ _SETS: Final = (
         ("unlabelled_zh_products.parquet", "topics_feature_opinions.parquet"),
         "zh: none stated; en: MIT",
         "zh: CLUEbenchmark/FewCLUE (EPRSTMT); en: a public research set",
+        labelled=False,
+    ),
+    DataSet(
+        "segments",
+        "zh, en",
+        (
+            "sentiment_zh_shopping.parquet",
+            "sentiment_en_amazon.parquet",
+            "sentiment_en_clothing.parquet",
+            "aspects_zh_restaurants.parquet",
+            "unlabelled_zh_products.parquet",
+            "topics_feature_opinions.parquet",
+        ),
+        "as those of zh_shopping, en_amazon, en_clothing, zh_restaurants and unlabelled",
+        "clauses and sentences of these sets' training texts",
+        labelled=False,
+    ),
+    DataSet(
+        "composed",
+        "zh",
+        ("sentiment_zh_shopping.parquet", "unlabelled_zh_products.parquet"),
+        "as those of zh_shopping and unlabelled",
+        "a clause of praise and one of blame from their training texts, joined",
+        labelled=False,
     ),
     *(
         DataSet(
@@ -137,13 +163,25 @@ _SETS: Final = (
         for task in ("sentiment", "topics", "entities")
         for language in ("en", "zh")
     ),
+    *(
+        DataSet(
+            f"written_{language}",
+            language,
+            (f"training/texts.{language}.jsonl",),
+            "Apache-2.0",
+            "written for this project",
+            own=True,
+        )
+        for language in ("en", "zh")
+    ),
 )
 
 DATA_SETS: Final[Mapping[str, DataSet]] = MappingProxyType({item.name: item for item in _SETS})
 """Every source by name. What the data folder's README says about licence and origin stands here once more."""
 
 OWN_SETS: Final = tuple(name for name, item in DATA_SETS.items() if item.own)
-"""The project's own texts: calibration parts to learn from or calibrate by, validation parts to measure by."""
+"""The project's own texts: those for training and calibration to learn from or calibrate by, validation parts to
+measure by."""
 
 
 def data_set(source: str) -> DataSet:
