@@ -1,0 +1,87 @@
+"""Optimization profiles: the shapes an engine is built for, from the lengths of representative texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from workbench.errors import EngineError
+from workbench.runtime.batching import bucket_length
+from workbench.runtime.manifest import Profile
+
+__all__ = ["TOKENS", "make_profiles", "parse_profile", "profile_text"]
+
+TOKENS: Final = 16384
+"""Tokens of the largest batch, padding included: enough to keep a large GPU busy (one H100 needs about 4,000)."""
+
+_MOST_TEXTS: Final = 256
+_USUAL_TEXTS: Final = 32
+_STEP: Final = 32
+_SHORT: Final = 0.9
+"""Share of the texts that the profile for short texts is for."""
+
+_FORM: Final = re.compile(r"(\d+)x(\d+):(\d+)x(\d+):(\d+)x(\d+)")
+
+
+def make_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, ...]:
+    """A profile for short texts, nine of ten, and one for the rest up to ``max_tokens``.
+
+    ``lengths``: tokens of each text (or window of a long one), marks of beginning and end included. Kernels are
+    chosen for the usual shape of a profile and memory is taken for its largest, so one profile for all would choose
+    for lengths that are rare. Where nine of ten texts are nearly as long as a text can be, one profile is enough.
+    """
+    lengths = [min(length, max_tokens) for length in lengths] or [max_tokens]
+    short = _rounded(float(np.quantile(lengths, _SHORT)), max_tokens)
+    below = [length for length in lengths if length <= short]
+    above = [length for length in lengths if length > short]
+    if not above or short >= max_tokens:
+        return (_profile(float(np.median(lengths)), max_tokens, max_tokens),)
+    return (
+        _profile(float(np.median(below)), short, max_tokens),
+        _profile(float(np.median(above)), max_tokens, max_tokens),
+    )
+
+
+def _profile(usual: float, longest: int, max_tokens: int) -> Profile:
+    most = max(1, min(_MOST_TEXTS, TOKENS // longest))
+    most -= most % 8 if most > 8 else 0
+    return Profile(
+        min=(1, 1),
+        opt=(min(_USUAL_TEXTS, most), min(longest, bucket_length(round(usual), max_tokens))),
+        max=(most, longest),
+    )
+
+
+def _rounded(length: float, max_tokens: int) -> int:
+    return min(max_tokens, -(-round(length) // _STEP) * _STEP)
+
+
+def parse_profile(text: str, *, max_tokens: int) -> Profile:
+    """A profile as commands take it: "1x1:32x64:128x128" is min, opt, max, each batch x tokens.
+
+    Raises EngineError when it is not of that form, or the shapes do not grow.
+    """
+    found = _FORM.fullmatch(text.strip())
+    if found is None:
+        raise EngineError(
+            f"{text!r} is no profile. Write min:opt:max, each batch x tokens, such as 1x1:32x64:128x128"
+        )
+    numbers = [int(value) for value in found.groups()]
+    profile = Profile((numbers[0], numbers[1]), (numbers[2], numbers[3]), (numbers[4], numbers[5]))
+    for low, middle, high in zip(profile.min, profile.opt, profile.max, strict=True):
+        if not 1 <= low <= middle <= high:
+            raise EngineError(f"The profile {text} does not grow from min to opt to max. Write it in that order.")
+    if profile.max[1] > max_tokens:
+        raise EngineError(
+            f"The profile {text} goes beyond the {max_tokens} tokens that the model reads. Write at most "
+            f"{max_tokens}."
+        )
+    return profile
+
+
+def profile_text(profile: Profile) -> str:
+    """The inverse of ``parse_profile``."""
+    return ":".join(f"{batch}x{tokens}" for batch, tokens in (profile.min, profile.opt, profile.max))
