@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from workbench.errors import ModelError
+from workbench.errors import EngineError, ModelError
+from workbench.runtime.manifest import Manifest, read_manifest
 from workbench.runtime.session import Session
 
-__all__ = ["BACKENDS", "BackendChoice", "Session", "open_session"]
+__all__ = ["BACKENDS", "BackendChoice", "Session", "open_engine", "open_session"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +36,22 @@ def open_session(folder: Path | str, *, backend: str = "auto", threads: int | No
     from workbench.runtime.onnx import OnnxSession
 
     return OnnxSession(folder, threads=threads)
+
+
+def open_engine(folder: Path | str, manifest: Manifest | None = None, *, threads: int | None = None) -> Session:
+    """Load the engine in ``folder`` (a model folder's plans/<engine id>) for the runtime that it was built for.
+
+    ``manifest``: what ``read_manifest`` gave for it, where the caller has it. Raises EngineError when the engine is
+    damaged, was built for another machine or version, its model changed, or its runtime cannot be used here.
+    """
+    path = Path(folder)
+    found = manifest or read_manifest(path)
+    if found.runtime != "onnxruntime":
+        raise EngineError(
+            f"The engine {found.engine_id} is for {found.runtime}, which this version of the workbench builds for "
+            f"but does not run. Build one for the CPU: workbench engines build --model {found.model} --precision "
+            f"{'int8' if found.precision == 'mixed' else found.precision} --runtime onnxruntime"
+        )
+    from workbench.runtime.onnx import OnnxSession
+
+    return OnnxSession(path.resolve().parent.parent, engine=path, threads=threads)

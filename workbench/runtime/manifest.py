@@ -34,6 +34,7 @@ __all__ = [
     "engine_id_of",
     "file_sha256",
     "find_plans",
+    "model_changes",
     "plan_folders",
     "read_manifest",
     "read_plan",
@@ -240,7 +241,7 @@ def staleness(
     that was not there is not stale because this machine has another or none.
     """
     here = here or this_host()
-    reasons = [*_model_reasons(manifest, engines), *_machine_reasons(manifest, here)]
+    reasons = [*model_changes(manifest, engines), *_machine_reasons(manifest, here)]
     if manifest.calibration is not None and calibration_sha256 not in (None, manifest.calibration["data_sha256"]):
         reasons.append("the calibration data changed")
     try:
@@ -324,7 +325,8 @@ def _checked_bytes(folder: Path, manifest: Manifest) -> bytes:
     return data
 
 
-def _model_reasons(manifest: Manifest, engines: Path) -> list[str]:
+def model_changes(manifest: Manifest, engines: Path) -> list[str]:
+    """What of the model folder is not what the engine was built from and judged with; empty: all is the same."""
     try:
         spec = load_spec(engines / manifest.model)
     except ModelError as error:

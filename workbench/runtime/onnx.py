@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.errors import ModelError
+from workbench.errors import EngineError, ModelError
+from workbench.runtime.manifest import Manifest, model_changes, read_manifest, read_plan, rebuild_command
 from workbench.runtime.session import Backend, Precision, engine_id
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec, OutputSpec, load_spec
@@ -32,14 +34,23 @@ def usable_cores() -> int:
 class OnnxSession:
     """A model folder, loaded into onnxruntime on the CPU. Weights stored as FP16 are computed with in FP32.
 
-    ``threads``: cores to use; None is all this process may run on. Each run stays on one core, and ``slots`` runs go
-    on at once: on two cores, small batches side by side are half as fast again as one batch spread over both, where
-    the threads wait for each other between any two operators. Raises ModelError when onnxruntime is not installed, a
-    file is missing or damaged, or model.onnx, tokenizer.json and model.toml do not fit together.
+    ``engine``: the folder of an engine built from the model for onnxruntime, to run in place of model.onnx; tokenizer
+    and labels are the model folder's. ``threads``: cores to use; None is all this process may run on. Each run stays
+    on one core, and ``slots`` runs go on at once: on two cores, small batches side by side are half as fast again as
+    one batch spread over both, where the threads wait for each other between any two operators.
+
+    Raises ModelError when onnxruntime is not installed, a file is missing or damaged, or model.onnx, tokenizer.json
+    and model.toml do not fit together; EngineError when the engine is damaged, of another version of onnxruntime, or
+    the model changed since it was built.
     """
 
-    def __init__(self, folder: Path | str, *, threads: int | None = None) -> None:
+    def __init__(self, folder: Path | str, *, engine: Path | None = None, threads: int | None = None) -> None:
         spec = load_spec(folder)
+        manifest = read_manifest(engine) if engine is not None else None
+        network: str | bytes = str(spec.onnx)
+        if engine is not None and manifest is not None:
+            network = _engine_bytes(engine, manifest, spec)
+            spec = _spec_of_engine(spec, manifest)
         try:
             import onnxruntime  # type: ignore[import-untyped, unused-ignore]
         except ImportError as error:
@@ -50,7 +61,7 @@ class OnnxSession:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors come back as exceptions; warnings are about hardware it may not find
         try:
-            session = onnxruntime.InferenceSession(str(spec.onnx), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's exceptions share no base of their own
             raise ModelError(
                 f"{spec.onnx} cannot be loaded: {_first_line(error)}. Get the folder back or export the model again."
@@ -58,10 +69,17 @@ class OnnxSession:
         self._session: Any = session
         self._spec = spec
         self._slots = threads or usable_cores()
-        self._engine_id = engine_id(spec, precision="fp32", backend="onnxruntime", version=onnxruntime.__version__)
+        if manifest is not None:
+            self._precision, self._engine_id = cast(Precision, manifest.precision), manifest.engine_id
+        else:
+            self._precision = "fp32"
+            self._engine_id = engine_id(
+                spec, precision="fp32", backend="onnxruntime", version=onnxruntime.__version__
+            )
         self._encoder = TextEncoder(spec)
         self._check(self._encoder.vocabulary_size)
-        logger.info("%s runs in onnxruntime %s, FP32, %d cores", spec.title, onnxruntime.__version__, self._slots)
+        name = self._precision.upper()
+        logger.info("%s runs in onnxruntime %s, %s, %d cores", spec.title, onnxruntime.__version__, name, self._slots)
 
     @property
     def spec(self) -> ModelSpec:
@@ -80,12 +98,12 @@ class OnnxSession:
 
     @property
     def precision(self) -> Precision:
-        """Always fp32."""
-        return "fp32"
+        """The engine's; fp32 without one."""
+        return self._precision
 
     @property
     def engine_id(self) -> str:
-        """16 hex digits, see workbench.runtime.session.engine_id."""
+        """16 hex digits: the engine's, or see workbench.runtime.session.engine_id."""
         return self._engine_id
 
     @property
@@ -169,6 +187,29 @@ def _check_shape(output: OutputSpec, value: NDArray[np.float32], onnx: Path) -> 
             f"tokens; its {count} labels in model.toml need float32 {list(shape)}. Mend model.toml or export the "
             "model again."
         )
+
+
+def _engine_bytes(engine: Path, manifest: Manifest, spec: ModelSpec) -> bytes:
+    """The engine's graph, checked, and checked to be of the model as it is now."""
+    again = f"Build it again: {rebuild_command(manifest)}"
+    if manifest.runtime != "onnxruntime":
+        raise EngineError(
+            f"The engine {manifest.engine_id} is for {manifest.runtime}, not for onnxruntime. Build one: workbench "
+            f"engines build --model {manifest.model} --precision {manifest.precision} --runtime onnxruntime"
+        )
+    data = read_plan(engine, manifest)
+    if changes := model_changes(manifest, spec.folder.parent):
+        raise EngineError(f"The engine {manifest.engine_id} is stale: {'; '.join(changes)}. {again}")
+    return data
+
+
+def _spec_of_engine(spec: ModelSpec, manifest: Manifest) -> ModelSpec:
+    """``spec`` without what its card says of the FP32 network's last bits."""
+    network = spec.card.get("network")
+    if manifest.precision == "fp32" or not isinstance(network, Mapping):
+        return spec
+    kept = {key: value for key, value in network.items() if key != "batch_invariant"}
+    return replace(spec, card={**spec.card, "network": kept})
 
 
 def _listed(inputs: dict[str, str]) -> str:

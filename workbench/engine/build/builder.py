@@ -80,8 +80,8 @@ def build(
     lengths of the calibration texts. ``keep``: layer groups that stay out of INT8. ``calibration``: the folder with
     calibration texts, default the project's. An engine that is there already, whole and with the same id, is not
     built again unless ``force``. The engine lands in ``model_folder``/plans/<engine id> only when it passed its
-    checks: run once (onnxruntime), its layers inspected (a GPU that is here), or its graph's types and its header (one
-    that is not).
+    checks: run once (onnxruntime), its layers inspected (a GPU that is here), or its graph's types and its header (a
+    GPU that is not).
 
     Raises ModelError, CalibrationError, or EngineError when the runtime is not installed or cannot build it.
     """
