@@ -15,6 +15,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from workbench.cli_engines import engines_app
 from workbench.errors import ExtractError, NotebookError, RunLockedError, WorkbenchError, WorkspaceError
 from workbench.settings import settings
 
@@ -262,6 +263,7 @@ def doctor(workspace: WorkspaceOption = None) -> None:
 
 bench_app = typer.Typer(help="Measure the workbench beside others on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+app.add_typer(engines_app, name="engines")
 
 
 @bench_app.command("cpu")

@@ -8,13 +8,14 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from workbench.engine.build.graph import ConvertedGraph, convert, text_lengths
 from workbench.engine.build.ort import execute
@@ -34,6 +35,11 @@ from workbench.runtime.manifest import (
 )
 from workbench.runtime.session import reading_digest
 from workbench.tasks.spec import ModelSpec, load_spec
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 __all__ = ["build", "host", "model_target"]
 

@@ -13,19 +13,25 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from workbench.engine.build.layers import layer_precisions
 from workbench.engine.build.progress import make_monitor
 from workbench.errors import EngineError
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 __all__ = [
     "BuildOptions",

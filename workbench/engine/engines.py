@@ -1,0 +1,296 @@
+"""What `workbench engines` does: build several, list, check, prune, refresh."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from workbench.engine.build import build, parse_profile
+from workbench.engine.build.graph import PRECISIONS, calibration_sha256
+from workbench.engine.recipe import read_recipe
+from workbench.errors import EngineError, WorkbenchError
+from workbench.runtime.host import Host, this_host
+from workbench.runtime.manifest import (
+    Manifest,
+    plan_folders,
+    read_manifest,
+    rebuild_command,
+    staleness,
+)
+from workbench.settings import settings
+from workbench.tasks.labels import TASKS
+from workbench.tasks.spec import MODEL_FILES, ModelSpec, load_spec
+
+__all__ = [
+    "EngineState",
+    "Refreshed",
+    "build_engines",
+    "default_runtime",
+    "engines_home",
+    "list_engines",
+    "model_folders",
+    "prune_engines",
+    "refresh_engines",
+]
+
+logger = logging.getLogger(__name__)
+
+_CACHE: Final = "cache"
+_MIXED: Final = "mixed"
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """An engine that lies in ``folder``. ``reasons``: why it is stale; empty when fresh. Without a ``manifest`` that
+    can be read, the reason says what is wrong with it."""
+
+    folder: Path
+    manifest: Manifest | None
+    reasons: tuple[str, ...]
+
+    @property
+    def engine_id(self) -> str:
+        """16 hex digits."""
+        return self.manifest.engine_id if self.manifest is not None else self.folder.name
+
+    @property
+    def model(self) -> str:
+        """The name of its model folder."""
+        return self.folder.parent.parent.name
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it can stay as it is."""
+        return not self.reasons
+
+    @property
+    def verdicts(self) -> str:
+        """The gate's verdict by task; "not judged" without one."""
+        gate = self.manifest.gate if self.manifest is not None else {}
+        return ", ".join(f"{task} {result.get('verdict')}" for task, result in sorted(gate.items())) or "not judged"
+
+    @property
+    def command(self) -> str:
+        """What builds it again."""
+        if self.manifest is None:
+            return f"workbench engines prune, then workbench engines build --model {self.model}"
+        return rebuild_command(self.manifest)
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did: engines built again (old id, new manifest), and those it could not, with the reason."""
+
+    built: tuple[tuple[str, Manifest], ...]
+    failed: tuple[tuple[str, str], ...]
+    fresh: int
+
+    def summary(self) -> str:
+        """A line for each engine that was stale, and what is left to do."""
+        lines = [
+            f"{old} is now {new.engine_id} ({new.model}, {new.precision}, {new.target})" for old, new in self.built
+        ]
+        lines += [f"{engine_id} could not be built again: {reason}" for engine_id, reason in self.failed]
+        lines.append(f"{len(self.built)} built again, {self.fresh} were fresh, {len(self.failed)} failed.")
+        if self.built:
+            lines.append("None of the new ones is judged yet. Next: workbench engines compare")
+        return "\n".join(lines)
+
+
+def engines_home() -> Path:
+    """The folder of model folders."""
+    return settings().home / "engines"
+
+
+def model_folders(
+    *, model: str | None = None, task: str | None = None, every: bool = False, engines: Path | None = None
+) -> list[Path]:
+    """The model folders that are meant: one by name or path, those that give ``task``, or every one.
+
+    Raises EngineError when none is meant, or nothing fits; ModelError when a folder is incomplete.
+    """
+    home = engines or engines_home()
+    if model is not None:
+        named = home / model
+        return [load_spec(named if named.is_dir() or not Path(model).is_dir() else Path(model)).folder]
+    if task is not None and task not in TASKS:
+        raise EngineError(f"No task is named {task!r}. Tasks: {', '.join(TASKS)}")
+    if task is None and not every:
+        raise EngineError("Say what to build for: --task sentiment, --model reviews, or --all")
+    found = [
+        path
+        for path in sorted(home.iterdir() if home.is_dir() else ())
+        if all((path / name).is_file() for name in MODEL_FILES)
+    ]
+    if task is not None:
+        found = [path for path in found if task in load_spec(path).outputs]
+    if not found:
+        raise EngineError(
+            f"{home} has no model folder{f' that gives {task}' if task else ''}. Get the bundled one back with: git "
+            "checkout -- engines"
+        )
+    return found
+
+
+def default_runtime(here: Host | None = None) -> str:
+    """The runtime to build with where none is named: TensorRT where it is there with a GPU, else onnxruntime."""
+    here = here or this_host()
+    return "tensorrt" if here.gpu is not None and "tensorrt" in here.versions else "onnxruntime"
+
+
+def build_engines(
+    folders: Iterable[Path],
+    precisions: Sequence[str] = PRECISIONS,
+    *,
+    task: str | None = None,
+    runtime: str | None = None,
+    profiles: str | None = None,
+    keep: Sequence[str] = (),
+    method: str = "entropy",
+    progress: bool = True,
+    **options: Any,
+) -> list[Manifest]:
+    """Build every model folder in every precision; ``options`` go to workbench.engine.build.build.
+
+    The precision "mixed" is INT8 with the layer groups kept back that a search found for ``task``, or for each task
+    that was searched. ``profiles``: several in the form of ``parse_profile``, with commas between. ``keep`` and
+    ``method`` count for INT8 alone. Stops at the first that fails: what was built before stays. Raises as ``build``
+    does.
+    """
+    wanted = list(dict.fromkeys(precisions))
+    if unknown := [name for name in wanted if name not in (*PRECISIONS, _MIXED)]:
+        raise EngineError(f"No precision is named {unknown[0]!r}. Use any of: {', '.join((*PRECISIONS, _MIXED))}")
+    chosen = runtime or default_runtime()
+    made = []
+    for folder in folders:
+        spec = load_spec(folder)
+        own = [parse_profile(text, max_tokens=spec.max_tokens) for text in profiles.split(",")] if profiles else None
+        made += [
+            build(
+                folder,
+                precision=name,
+                runtime=chosen,
+                profiles=own,
+                keep=groups,
+                method=how,
+                progress=progress,
+                **options,
+            )
+            for precision in wanted
+            for name, groups, how in _forms(spec, precision, task, tuple(keep), method)
+        ]
+    return made
+
+
+def _forms(
+    spec: ModelSpec, precision: str, task: str | None, keep: tuple[str, ...], method: str
+) -> list[tuple[str, tuple[str, ...], str]]:
+    """Precision, groups kept back, and method of the ranges, for each engine that ``precision`` means."""
+    if precision != _MIXED:
+        return [(precision, keep if precision == "int8" else (), method)]
+    tasks = [task] if task is not None else list(spec.outputs)
+    recipes = [recipe for name in tasks if (recipe := read_recipe(spec.folder, name)) is not None]
+    if not recipes:
+        raise EngineError(
+            f"No search says which layer groups of {spec.name} to keep back for {' or '.join(tasks)}. Search first: "
+            f"workbench engines search --task {tasks[0]}"
+        )
+    return list(dict.fromkeys(("int8", recipe.keep, recipe.method) for recipe in recipes))
+
+
+def list_engines(engines: Path | None = None, *, model: str | None = None) -> list[EngineState]:
+    """Every engine of every model (or one), with why it is stale. Damaged ones are listed too; none raises."""
+    home, here = engines or engines_home(), this_host()
+    names = [model] if model is not None else sorted({path.parent.name for path in home.glob("*/plans")})
+    states = []
+    for name in names:
+        data = _calibration_now(home / name)
+        states += [_state(folder, home, here, data) for folder in plan_folders(home, name)]
+    return states
+
+
+def prune_engines(
+    engines: Path | None = None, *, model: str | None = None, caches: bool = False
+) -> list[EngineState]:
+    """Delete the engines that are stale or damaged, and with ``caches`` the kept ranges and timings.
+
+    Gives the engines that are gone. What an interrupted build left behind goes too.
+    """
+    home = engines or engines_home()
+    gone = [state for state in list_engines(home, model=model) if not state.is_fresh]
+    for state in gone:
+        shutil.rmtree(state.folder)
+    for plans in home.glob(f"{model or '*'}/plans"):
+        for left in plans.glob(".*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        if caches:
+            shutil.rmtree(plans / _CACHE, ignore_errors=True)
+    return gone
+
+
+def refresh_engines(
+    engines: Path | None = None, *, model: str | None = None, progress: bool = True, **options: Any
+) -> Refreshed:
+    """Build again what is stale, with the same precision, recipe and options.
+
+    The old engine goes when the new one is there. One that fails does not stop the others. ``options`` go to
+    workbench.engine.build.build.
+    """
+    home = engines or engines_home()
+    built, failed, fresh = [], [], 0
+    for state in list_engines(home, model=model):
+        if state.is_fresh:
+            fresh += 1
+            continue
+        try:
+            manifest = _rebuild(state, home, progress=progress, **options)
+        except WorkbenchError as error:
+            failed.append((state.engine_id, str(error)))
+            continue
+        if manifest.engine_id != state.engine_id:
+            shutil.rmtree(state.folder)
+        built.append((state.engine_id, manifest))
+    return Refreshed(tuple(built), tuple(failed), fresh)
+
+
+def _rebuild(state: EngineState, home: Path, *, progress: bool, **options: Any) -> Manifest:
+    old = state.manifest
+    if old is None:
+        raise EngineError(f"{state.reasons[0]}. Delete it with: workbench engines prune")
+    kept = dict(old.options)
+    profiles = kept.pop("profile", None)
+    folder = home / old.model
+    [manifest] = build_engines(
+        [folder],
+        ["int8" if old.precision == "mixed" else old.precision],
+        runtime=old.runtime,
+        target=old.target if old.gpu is None and old.compute_capability is not None else None,
+        keep=old.recipe,
+        profiles=profiles,
+        method=old.calibration["method"] if old.calibration is not None else "entropy",
+        version_compatible=old.version_compatible,
+        force=True,
+        progress=progress,
+        **{**kept, **options},
+    )
+    return manifest
+
+
+def _calibration_now(folder: Path) -> str | None:
+    try:
+        return calibration_sha256(load_spec(folder))
+    except WorkbenchError:
+        return None
+
+
+def _state(folder: Path, home: Path, here: Host, data: str | None) -> EngineState:
+    try:
+        manifest = read_manifest(folder)
+    except EngineError as error:
+        return EngineState(folder, None, (str(error).partition(". ")[0],))
+    reasons = staleness(manifest, engines=home, here=here, calibration_sha256=data)
+    return EngineState(folder, manifest, reasons)
