@@ -80,7 +80,7 @@ def judge(
     needed = None
     if decided == "inconclusive":
         flips = (lost, gained) if chosen == "accuracy" else None
-        needed = needed_samples(delta, interval, n, budget / 100, flips=flips)
+        needed = needed_samples(delta, drawn, n, budget / 100, flips=flips)
     changed = sum(a != b for a, b in zip(old, new, strict=True))
     return GateResult(
         task=task,

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-__all__ = ["BATCHES", "Speed", "measure_speeds"]
+__all__ = ["BATCHES", "Speed", "measure_speeds", "padded_batches"]
 
 BATCHES: Final = (1, 8, 32)
 _TEXTS: Final = 96
@@ -64,11 +64,9 @@ def measure_speeds(
         return dict.fromkeys(sessions, ())
     first = next(iter(sessions.values()))
     drawn = list(np.random.default_rng(_SEED).permutation(len(texts))[:most_texts])
-    encoded = first.encoder.encode([texts[at] for at in drawn], offsets=False)
-    rows = [_row(first.encoder, item) for item in encoded if len(item.ids)]
-    rows.sort(key=len)
+    chosen = [texts[at] for at in drawn]
     times: dict[str, dict[int, list[float]]] = {name: {size: [] for size in batches} for name in sessions}
-    sizes = {size: _batches(rows, size, first) for size in batches if size <= max(len(rows), 1)}
+    sizes = {size: padded_batches(first, chosen, size) for size in batches if size <= max(len(chosen), 1)}
     total = sum(map(len, sizes.values()))
     with tqdm(total=total, desc="Timing", unit="batch", disable=not progress, delay=2, leave=False) as bar:
         for size, inputs in sizes.items():
@@ -109,10 +107,14 @@ def _row(encoder: TextEncoder, item: EncodedText) -> NDArray[np.int32]:
     return np.concatenate([encoder.prefix, item.ids[slice(*item.windows[0])], encoder.suffix]).astype(np.int32)
 
 
-def _batches(
-    rows: Sequence[NDArray[np.int32]], size: int, session: Session
+def padded_batches(
+    session: Session, texts: Sequence[str], size: int
 ) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """Whole batches of ``size`` texts of like length, the shortest first, as ``Session.run`` takes them; what is left
+    over is left out. Of a long text its first window."""
     spec = session.spec
+    encoded = session.encoder.encode(texts, offsets=False)
+    rows = sorted((_row(session.encoder, item) for item in encoded if len(item.ids)), key=len)
     made = []
     for start in range(0, len(rows) - len(rows) % size, size):
         part = rows[start : start + size]

@@ -1,0 +1,213 @@
+"""A comparison of engines as tables, and as one HTML page, one Markdown file and one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from markupsafe import Markup
+
+from workbench.engine.compare import Comparison
+from workbench.engine.gate import GateResult
+from workbench.files import write_text
+from workbench.report.figure_engines import accuracy_figure, speed_figure
+from workbench.report.frames import frame_table
+from workbench.report.html import clean, style_sheet
+
+__all__ = [
+    "accuracy_frame",
+    "comparison_html",
+    "comparison_markdown",
+    "slice_frame",
+    "speed_frame",
+    "write_comparison",
+]
+
+_METHOD: Final = (
+    "All values are in points (hundredths); FP32 is the model folder itself in onnxruntime. The interval is at 95 %: "
+    "Tango’s score interval for accuracy, for F1 the paired bootstrap (10,000 resamples, whole texts), never "
+    "narrower than the number of texts allows. Pass: its lower end lies above minus the budget. Fail: the difference "
+    "is larger than the budget and the engine is worse beyond doubt. Inconclusive: neither; “would decide” is the "
+    "number of texts like these that decides four times in five."
+)
+_SPEED: Final = (
+    "One run at a time, all outputs, the same batches in turn, without tokenizing. Best batch: the size with the "
+    "most texts a second."
+)
+
+
+def accuracy_frame(comparison: Comparison) -> pl.DataFrame:
+    """One row for each task and engine: values, difference, interval, flips, McNemar's p, verdict."""
+    rows: list[dict[str, Any]] = []
+    for task in comparison.tasks:
+        for row in comparison.engines:
+            result = row.gate.get(task)
+            if result is not None:
+                rows.append({"task": task, "engine": row.title, **_accuracy(result), "id": row.name})
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _accuracy(result: GateResult) -> dict[str, Any]:
+    if result.verdict == "unmeasured":
+        names = ("texts", "FP32", "value", "difference", "interval", "flips", "p", "would decide")
+        return {"metric": result.metric, **dict.fromkeys(names), "budget": result.budget, "verdict": "unmeasured"}
+    return {
+        "metric": result.metric,
+        "texts": result.n,
+        "FP32": result.reference,
+        "value": result.candidate,
+        "difference": result.delta,
+        "interval": f"{result.interval[0]:+.2f} to {result.interval[1]:+.2f}",
+        "flips": f"{result.flips.n:,} ({result.flips.rate:.1f} %)",
+        "p": f"{result.mcnemar_p:.3f}",
+        "would decide": result.needed,
+        "budget": result.budget,
+        "verdict": result.verdict,
+    }
+
+
+def speed_frame(comparison: Comparison) -> pl.DataFrame:
+    """One row for each engine, FP32 first: size, time for one text, best batch, texts a second."""
+    base = comparison.reference.best
+    rows = []
+    for row in comparison.rows:
+        single, best = row.single, row.best
+        rows.append(
+            {
+                "engine": "FP32 model" if row is comparison.reference else row.title,
+                "MB": row.plan_bytes / 1e6,
+                "one text, p50 ms": single.p50_ms if single else None,
+                "p95 ms": single.p95_ms if single else None,
+                "best batch": best.batch if best else None,
+                "batch p50 ms": best.p50_ms if best else None,
+                "batch p95 ms": best.p95_ms if best else None,
+                "texts/s": round(best.texts_per_s) if best else None,
+                "times FP32": best.texts_per_s / base.texts_per_s if best and base else None,
+                "build s": row.build_s,
+                "stale": "; ".join(row.stale) or None,
+                "id": row.name,
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def slice_frame(comparison: Comparison, task: str) -> pl.DataFrame:
+    """One row for each part of a task's texts: how often it is there, FP32, and what each engine loses or gains."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in comparison.engines:
+        result = row.gate.get(task)
+        for name, part in (result.slices if result else {}).items():
+            kind, _, value = name.partition("=")
+            shown = rows.setdefault(name, {"part": kind, "is": value, "n": part.n, "FP32": part.reference})
+            shown[f"{row.title} ({row.name[:6]})"] = part.delta
+    return pl.DataFrame(list(rows.values()), infer_schema_length=None)
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """One page that opens anywhere: figures and tables."""
+    parts = [
+        Markup("<h2>Accuracy</h2>"),
+        accuracy_figure(comparison),
+        _table(accuracy_frame(comparison)),
+        Markup("<p class='muted'>{}</p>").format(_METHOD),
+        Markup("<h2>Speed and size</h2>"),
+        speed_figure(comparison),
+        _table(speed_frame(comparison)),
+        Markup("<p class='muted'>{}</p>").format(_SPEED),
+    ]
+    for task in comparison.tasks:
+        if any(task in row.gate for row in comparison.engines):
+            parts += [Markup("<h2>{}, by part</h2>").format(task.capitalize()), _table(slice_frame(comparison, task))]
+    sets = ", ".join(f"{task} {len(item):,} texts ({item.sha256[:12]})" for task, item in comparison.sets.items())
+    head = Markup("<h1>Engines of {}</h1><p class='muted'>{}, {} UTC. Validation sets: {}.</p>").format(
+        comparison.model, comparison.host, comparison.made_at[:16].replace("T", " "), sets
+    )
+    return _PAGE.format(
+        title=Markup("Engines of {}").format(comparison.model),
+        style=style_sheet(),
+        body=head + Markup("\n").join(parts),
+    )
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}
+body {{ margin: 0 auto; max-width: 62rem; padding: 1.5rem 1.25rem 4rem; background: #fff; }}
+.wb h2 {{ margin-top: 2.4rem; }}
+.wb .scroll {{ overflow-x: auto; margin-top: 1rem; }}
+.wb .scroll table {{ border-collapse: collapse; font-size: .88rem; }}
+.wb .scroll :is(th, td) {{ padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #dfe3e8; }}
+.wb .muted {{ margin-top: .8rem; font-size: .9rem; }}
+.wb figure {{ margin-top: 1rem; }}
+.wb figcaption {{ font-weight: 600; margin-bottom: .4rem; }}
+</style>
+</head>
+<body class="wb">
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _table(frame: pl.DataFrame) -> Markup:
+    return Markup('<div class="scroll" tabindex="0" role="region" aria-label="table">{}</div>').format(
+        frame_table(frame, empty="There are no engines beside FP32. Build some: workbench engines build")
+    )
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The same tables for a pull request or a model card."""
+    parts = [
+        f"# Engines of {comparison.model}",
+        f"{comparison.host}, {comparison.made_at[:16].replace('T', ' ')} UTC",
+        "## Accuracy",
+        markdown_table(accuracy_frame(comparison)),
+        _METHOD,
+        "## Speed and size",
+        markdown_table(speed_frame(comparison)),
+        _SPEED,
+    ]
+    for task in comparison.tasks:
+        parts += [f"## {task.capitalize()}, by part", markdown_table(slice_frame(comparison, task))]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(frame: pl.DataFrame) -> str:
+    """A frame as a Markdown table, numbers to the right."""
+    if frame.is_empty():
+        return "There is none."
+    align = ["---:" if kind.is_numeric() else "---" for kind in frame.schema.values()]
+    lines = [_line(frame.columns), f"|{'|'.join(align)}|", *(_line(row) for row in frame.iter_rows())]
+    return "\n".join(lines)
+
+
+def _line(values: Sequence[Any]) -> str:
+    return f"| {' | '.join(_cell(value) for value in values)} |"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return clean(str(value)).replace("|", "\\|")
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write compare.html, compare.md and compare.json into ``folder``; returns the HTML's path."""
+    html = folder / "compare.html"
+    write_text(html, comparison_html(comparison))
+    write_text(folder / "compare.md", comparison_markdown(comparison))
+    write_text(folder / "compare.json", comparison.to_json())
+    return html
