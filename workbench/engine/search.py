@@ -283,26 +283,21 @@ def _divergence(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[n
 
 def _work(spec: ModelSpec) -> dict[str, float]:
     """Each group's part of the multiplications in the layers, for a text of 64 tokens."""
-    from workbench.engine.graphs import layer_groups
-
     onnx = import_onnx()
-    model = onnx.load(str(spec.onnx))
-    shapes = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    nodes = {node.name: node for node in model.graph.node}
+    from workbench.engine.graphs.graph import Graph
+    from workbench.engine.graphs.layers import GROUPS, find_layers
+
+    graph = Graph(onnx.load(str(spec.onnx)))
     sizes: dict[str, float] = {}
-    for group in layer_groups(model):
-        matrices = [
-            float(np.prod(shapes[name], dtype=np.float64))
-            for node in group.nodes
-            for name in nodes[node].input
-            if len(shapes.get(name, ())) == 2
-        ]
-        sizes[group.name] = sum(matrices)
-    # Attention multiplies two tensors, each token with all tokens, once for the scores and once for the values: twice
-    # tokens times width, width² being what one of the layer's square matrices has.
-    for name in sizes:
-        if name.endswith(".attention"):
-            sizes[name] = 2 * _TOKENS * sizes[name.replace(".attention", ".output")] ** 0.5
+    for number, layer in enumerate(find_layers(graph)):
+        own = {
+            name: float(sum(graph.constants[linear.weight].size for linear in getattr(layer, name)))
+            for name in ("qkv", "output", "ffn1", "ffn2")
+        }
+        # Scores and values: each token with all tokens, twice tokens times width for each; width squared is what the
+        # output's matrix has.
+        own["attention"] = 2 * _TOKENS * own["output"] ** 0.5
+        sizes |= {f"layer{number}.{name}": own[name] for name in GROUPS}
     total = sum(sizes.values())
     return {name: size / total for name, size in sizes.items()}
 

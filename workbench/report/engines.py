@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from workbench.engine.compare import Comparison
 from workbench.engine.gate import GateResult
+from workbench.engine.search import SearchResult
 from workbench.files import write_text
-from workbench.report.figure_engines import accuracy_figure, speed_figure
+from workbench.report.figure_engines import accuracy_figure, search_figure, speed_figure
 from workbench.report.frames import frame_table
 from workbench.report.html import clean, style_sheet
 
@@ -20,9 +21,13 @@ __all__ = [
     "accuracy_frame",
     "comparison_html",
     "comparison_markdown",
+    "markdown_table",
+    "sensitivity_frame",
     "slice_frame",
     "speed_frame",
+    "step_frame",
     "write_comparison",
+    "write_search",
 ]
 
 _METHOD: Final = (
@@ -36,6 +41,10 @@ _SPEED: Final = (
     "One run at a time, all outputs, the same batches in turn, without tokenizing. Best batch: the size with the "
     "most texts a second."
 )
+_SENSITIVITY: Final = (
+    "Each group alone in INT8, everything else as it is; the mean KL divergence of the task\u2019s probabilities "
+    "from FP32 on calibration texts."
+)
 
 
 def accuracy_frame(comparison: Comparison) -> pl.DataFrame:
@@ -45,27 +54,32 @@ def accuracy_frame(comparison: Comparison) -> pl.DataFrame:
         for row in comparison.engines:
             result = row.gate.get(task)
             if result is not None:
-                rows.append({"task": task, "engine": row.title, **_accuracy(result), "id": row.name})
+                rows.append(
+                    {
+                        "task": task,
+                        "engine": row.title,
+                        "verdict": result.verdict,
+                        **_accuracy(result),
+                        "id": row.name,
+                    }
+                )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _accuracy(result: GateResult) -> dict[str, Any]:
-    if result.verdict == "unmeasured":
-        names = ("texts", "FP32", "value", "difference", "interval", "flips", "p", "would decide")
-        return {"metric": result.metric, **dict.fromkeys(names), "budget": result.budget, "verdict": "unmeasured"}
-    return {
-        "metric": result.metric,
-        "texts": result.n,
+    measured = result.verdict != "unmeasured"
+    values: dict[str, Any] = {
         "FP32": result.reference,
         "value": result.candidate,
         "difference": result.delta,
         "interval": f"{result.interval[0]:+.2f} to {result.interval[1]:+.2f}",
         "flips": f"{result.flips.n:,} ({result.flips.rate:.1f} %)",
-        "p": f"{result.mcnemar_p:.3f}",
+        "texts": result.n,
         "would decide": result.needed,
-        "budget": result.budget,
-        "verdict": result.verdict,
+        "p": f"{result.mcnemar_p:.3f}",
     }
+    shown = values if measured else dict.fromkeys(values)
+    return {**shown, "budget": result.budget, "metric": result.metric}
 
 
 def speed_frame(comparison: Comparison) -> pl.DataFrame:
@@ -105,6 +119,51 @@ def slice_frame(comparison: Comparison, task: str) -> pl.DataFrame:
     return pl.DataFrame(list(rows.values()), infer_schema_length=None)
 
 
+def step_frame(result: SearchResult) -> pl.DataFrame:
+    """One row for each engine a search tried: groups kept back, difference, verdict, estimated time."""
+    rows = [
+        {
+            "kept": len(step.keep),
+            "group returned": step.keep[-1] if step.keep else None,
+            "difference": step.result.delta,
+            "interval": f"{step.result.interval[0]:+.2f} to {step.result.interval[1]:+.2f}",
+            "flips": f"{step.result.flips.n:,} ({step.result.flips.rate:.1f} %)",
+            "verdict": step.result.verdict,
+            "estimated time": step.cost,
+            "chosen": step is result.chosen,
+        }
+        for step in result.steps
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def sensitivity_frame(result: SearchResult) -> pl.DataFrame:
+    """One row for each group, the most sensitive first: KL divergence (in thousandths of a nat), part of the work."""
+    rows = [
+        {"group": item.group, "divergence, millinats": item.divergence * 1000, "% of the work": item.work * 100}
+        for item in result.sensitivities
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def write_search(result: SearchResult, folder: Path) -> Path:
+    """Write search-<task>.html into ``folder``; returns its path."""
+    html = folder / f"search-{result.task}.html"
+    body = Markup("\n").join(
+        [
+            Markup("<h1>Mixed precision for {} of {}</h1>").format(result.task, result.model),
+            *(Markup("<p>{}</p>").format(line) for line in result.summary().splitlines()),
+            search_figure(result),
+            Markup("<h2>Engines tried</h2>"),
+            _table(step_frame(result)),
+            Markup("<h2>Sensitivity</h2><p class='muted'>{}</p>").format(_SENSITIVITY),
+            _table(sensitivity_frame(result)),
+        ]
+    )
+    write_text(html, _page(f"Mixed precision for {result.task} of {result.model}", body))
+    return html
+
+
 def comparison_html(comparison: Comparison) -> str:
     """One page that opens anywhere: figures and tables."""
     parts = [
@@ -124,11 +183,11 @@ def comparison_html(comparison: Comparison) -> str:
     head = Markup("<h1>Engines of {}</h1><p class='muted'>{}, {} UTC. Validation sets: {}.</p>").format(
         comparison.model, comparison.host, comparison.made_at[:16].replace("T", " "), sets
     )
-    return _PAGE.format(
-        title=Markup("Engines of {}").format(comparison.model),
-        style=style_sheet(),
-        body=head + Markup("\n").join(parts),
-    )
+    return _page(f"Engines of {comparison.model}", head + Markup("\n").join(parts))
+
+
+def _page(title: str, body: Markup) -> str:
+    return _PAGE.format(title=escape(title), style=style_sheet(), body=body)
 
 
 _PAGE: Final = """<!doctype html>

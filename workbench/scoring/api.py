@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from workbench.errors import ParameterError
-from workbench.runtime import Session, open_session
+from workbench.runtime import Session
 from workbench.runtime.read import Reading, read_texts
+from workbench.scoring.choosing import Choice, open_readers
 from workbench.settings import settings
 from workbench.store.tables import ENTITY
 from workbench.tasks.labels import SENTIMENTS, TASKS
+from workbench.workspace import Policies
 
 __all__ = ["SCORE_SCHEMA", "Scorer", "bundled_model", "open_scorer", "score", "score_columns"]
 
@@ -54,23 +56,26 @@ def score(
     tasks: Sequence[str] = TASKS,
     backend: str = "auto",
     models: Mapping[str, Path | str] | None = None,
+    policy: Policies | None = None,
     progress: bool = False,
 ) -> pl.DataFrame:
     """Read ``texts`` and return one row each, in input order, with the columns of ``score_columns(tasks)``.
 
-    ``models`` names a model folder for a task; the bundled one reads the others. A text that nothing can be said
-    about has null scores and a ``reason``. Where several models read, their names and engine ids are joined by "+".
+    ``models`` names a model folder for a task; the bundled one reads the others. Of a model's built engines the
+    fastest reads that passed the gate and that ``policy`` allows, else its FP32 network. A text that nothing can be
+    said about has null scores and a ``reason``. Where several models read, their names and engine ids are joined by "+".
     Raises ParameterError for a task or a text that is none, ModelError when a model cannot be loaded.
     """
-    with open_scorer(tasks=tasks, backend=backend, models=models) as scorer:
+    with open_scorer(tasks=tasks, backend=backend, models=models, policy=policy) as scorer:
         return scorer.score(texts, progress=progress)
 
 
 class Scorer:
     """Loaded models for some tasks; made by ``open_scorer``."""
 
-    def __init__(self, sessions: Mapping[Session, tuple[str, ...]]) -> None:
+    def __init__(self, sessions: Mapping[Session, tuple[str, ...]], choices: Sequence[Choice] = ()) -> None:
         self._sessions = dict(sessions)
+        self.choices = tuple(choices)
         self.tasks = tuple(task for task in TASKS if any(task in own for own in self._sessions.values()))
 
     @property
@@ -115,21 +120,18 @@ def open_scorer(
     tasks: Sequence[str] = TASKS,
     backend: str = "auto",
     models: Mapping[str, Path | str] | None = None,
+    policy: Policies | None = None,
 ) -> Iterator[Scorer]:
     """Load the models for ``tasks`` once, for scoring many times; see ``workbench.score`` for the parameters."""
     wanted = _check_tasks(tasks)
     named = dict(models or {})
     if strange := sorted(set(named) - set(TASKS)):
         raise ParameterError(f"models names {strange[0]!r}, which is no task. Tasks: {', '.join(TASKS)}")
-    folders: dict[Path, list[str]] = {}
-    for task in wanted:
-        folders.setdefault(Path(named.get(task, bundled_model())).resolve(), []).append(task)
-    with ExitStack() as stack:
+    folders = {task: Path(named.get(task, bundled_model())) for task in wanted}
+    with open_readers(folders, backend=backend, policy=policy) as readers:
         yield Scorer(
-            {
-                stack.enter_context(open_session(folder, backend=backend)): tuple(own)
-                for folder, own in folders.items()
-            }
+            {reader.session: reader.tasks for reader in readers},
+            [choice for reader in readers for choice in reader.choices],
         )
 
 

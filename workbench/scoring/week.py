@@ -11,8 +11,7 @@ import html
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -21,8 +20,9 @@ import polars as pl
 from tqdm import TqdmWarning
 
 from workbench.errors import ModelError
-from workbench.runtime import Session, open_session
+from workbench.runtime import Session
 from workbench.scoring.api import Scorer, bundled_model
+from workbench.scoring.choosing import open_readers
 from workbench.scoring.texts import TASKS_OF_KIND, select_texts
 from workbench.settings import settings
 from workbench.store.lake import Lake
@@ -80,6 +80,8 @@ class WeekScores:
     """Reading alone, without loading models and writing."""
     reason: str | None = None
     """Why nothing could be scored; None otherwise."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """Who reads for each task, and why: an engine that passed, or the FP32 model."""
 
     @property
     def available(self) -> bool:
@@ -219,8 +221,10 @@ class WeekScores:
             "<tr>" + "".join(f"<td{left}>{html.escape(str(value))}</td>" for value in row) + "</tr>"
             for row in frame.rows()
         )
+        why = "".join(f"<li>{html.escape(task)}: {html.escape(text)}</li>" for task, text in self.chosen.items())
         return (
             f"<p>{html.escape(self.summary())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            + (f"<ul>{why}</ul>" if why else "")
         )
 
 
@@ -235,14 +239,9 @@ def score_week(workspace: Workspace, week: Week, *, backend: str = "auto", progr
         raise ModelError(reason)
     lake = Lake(workspace.lake_dir)
     texts = select_texts(lake, workspace, week)
-    folders: dict[Path, list[str]] = defaultdict(list)
-    for task, folder in workspace_models(workspace).items():
-        folders[folder.resolve()].append(task)
-    with ExitStack() as stack:
-        sessions = {
-            stack.enter_context(open_session(folder, backend=backend)): tuple(tasks)
-            for folder, tasks in folders.items()
-        }
+    with open_readers(workspace_models(workspace), backend=backend, policy=workspace.policy) as readers:
+        sessions = {reader.session: reader.tasks for reader in readers}
+        chosen = {choice.task: choice.why for reader in readers for choice in reader.choices}
         plan = [
             (session, tasks, waiting)
             for session, own in sessions.items()
@@ -259,7 +258,7 @@ def score_week(workspace: Workspace, week: Week, *, backend: str = "auto", progr
         [{"week": str(week), **asdict(engine)} for engine in ordered], schema=TABLES["engines"].schema
     )
     lake.replace("engines", used, where={"week": [str(week)]})
-    return WeekScores(str(week), texts, _stored(lake, texts, ordered), ordered, len(read), seconds)
+    return WeekScores(str(week), texts, _stored(lake, texts, ordered), ordered, len(read), seconds, chosen=chosen)
 
 
 def score_week_if_bundled(

@@ -1,0 +1,111 @@
+"""`workbench engines compare` and `search`, beside those of cli_engines. One command, one function, no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from workbench.cli_engines import engines_app
+from workbench.settings import settings
+
+if TYPE_CHECKING:
+    from workbench.workspace import Policies
+
+__all__ = ["compare", "engines_app", "search"]
+
+WorkspaceOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10
+    typer.Option("-w", "--workspace", help="Take metric and budget from this workspace's [policy]."),
+]
+ModelName = Annotated[str, typer.Option(help="A model folder under engines/, or a path to one.")]
+
+
+@engines_app.command("compare")
+def compare(
+    task: Annotated[str, typer.Option(help="Any of sentiment, topics, entities, with commas.")] = (
+        "sentiment,topics,entities"
+    ),
+    model: ModelName = "reviews",
+    engines: Annotated[str, typer.Option(help="Ids, or beginnings of them, with commas; default: all.")] = "",
+    validation: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Another validation file, for one task; default: the project's."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for compare.html, .md and .json; default: reports/engines/<model>."),
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Time the engines too.")] = True,
+) -> None:
+    """Judge engines against FP32: table, HTML, verdicts into the manifests. Exit code 1 when one fails."""
+    from workbench.engine.compare import compare_engines
+    from workbench.errors import ParameterError
+    from workbench.report.engines import write_comparison
+
+    tasks = [name.strip() for name in task.split(",") if name.strip()]
+    if validation is not None and len(tasks) != 1:
+        raise ParameterError("A validation file is for one task. Name the task too: --task sentiment")
+    found = compare_engines(
+        model,
+        tasks,
+        engines=[name.strip() for name in engines.split(",") if name.strip()] or None,
+        validation={tasks[0]: validation} if validation is not None else None,
+        policy=_policy(workspace),
+        speed=speed,
+    )
+    folder = out or settings().reports / "engines" / found.folder.name
+    typer.echo(found.summary())
+    typer.echo(f"Report: {write_comparison(found, folder)}")
+    raise typer.Exit(1 if found.failed else 0)
+
+
+@engines_app.command("search")
+def search(
+    task: Annotated[str, typer.Option(help="sentiment, topics or entities.")],
+    model: ModelName = "reviews",
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.01, help="Points it may lose; default: the policy's."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Go on until the verdict is pass.")] = False,
+    runtime: Annotated[str, typer.Option(help="Of the engine that confirms it.")] = "onnxruntime",
+    target: Annotated[Optional[str], typer.Option(help="GPU to build that engine for, such as sm_89.")] = None,  # noqa: UP045
+    method: Annotated[
+        str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
+    ] = "entropy",
+    validation: Annotated[Optional[Path], typer.Option(help="Another validation file.")] = None,  # noqa: UP045
+    workspace: WorkspaceOption = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for search-<task>.html; default: reports/engines/<model>."),
+    ] = None,
+) -> None:
+    """Find the layer groups that must stay in FP16 so that INT8 holds the budget. Exit code 1 when none do."""
+    from workbench.engine.compare import model_home
+    from workbench.engine.search import search as search_groups
+    from workbench.report.engines import write_search
+
+    found = search_groups(
+        task,
+        model,
+        budget=budget,
+        policy=_policy(workspace),
+        strict=strict,
+        runtime=runtime,
+        target=target,
+        method=method,
+        validation=validation,
+    )
+    folder = out or settings().reports / "engines" / model_home(model).name
+    typer.echo(found.summary())
+    typer.echo(f"Report: {write_search(found, folder)}")
+    raise typer.Exit(0 if found.chosen is not None else 1)
+
+
+def _policy(workspace: Path | None) -> Policies | None:
+    from workbench.params import resolve_workspace
+
+    return resolve_workspace(workspace).policy if workspace is not None else None
