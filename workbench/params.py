@@ -17,10 +17,12 @@ from typing_extensions import Self
 from workbench.errors import ParameterError
 from workbench.settings import settings
 from workbench.weeks import Week
-from workbench.workspace import Workspace, load_workspace
+from workbench.workspace import Policies, Workspace, load_workspace
 
 __all__ = [
     "NOTEBOOKS",
+    "BuildEngines",
+    "ComparePrecisions",
     "ExtractPages",
     "FineTune",
     "FineTuneFolders",
@@ -171,6 +173,8 @@ class FineTune(NotebookParams):
     """Steps of guessing masked words."""
     tune_steps: int = Field(6_000, ge=1)
     """Steps of learning the tasks."""
+    teachers: int = Field(0, ge=0, le=4)
+    """Larger networks that teach beside the labels; the bundled model had 2. Needs the extra ``train``."""
     batch_tokens: int = Field(32_768, ge=64)
     """Tokens of a batch, padding included."""
     own_share: float = Field(0.25, ge=0, le=0.9)
@@ -201,7 +205,79 @@ class FineTune(NotebookParams):
         return FineTuneFolders(data=data, calibration=home / "calibration", out=out, work=work)
 
 
+_TASKS = r"^(sentiment|topics|entities)(,(sentiment|topics|entities))*$"
+
+
+class _OfEngines(NotebookParams):
+    """What both notebooks on engines take."""
+
+    model: str = Field("reviews", min_length=1)
+    """Name of a folder under engines/, or a path to a model folder, from the checkout."""
+    tasks: str = Field("sentiment,topics,entities", pattern=_TASKS)
+    """What the engines are judged on."""
+    workspace: str = ""
+    """Folder with a workspace.toml whose [policy] says metric and budget; empty: the defaults."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """``tasks`` as names."""
+        return tuple(self.tasks.split(","))
+
+    def load(self) -> tuple[Path, Policies]:
+        """The model folder and the policy. Raises ParameterError when there is no such folder, WorkspaceError."""
+        home = settings().home
+        places = (home / "engines" / self.model, home / Path(self.model).expanduser())
+        folder = next((place for place in places if (place / "model.toml").is_file()), None)
+        if folder is None:
+            raise ParameterError(
+                f"There is no model {self.model!r} under {home / 'engines'}. Name another with `model`, or get the "
+                "bundled one back with: git checkout -- engines"
+            )
+        return folder, resolve_workspace(self.workspace).policy if self.workspace else Policies()
+
+
+class BuildEngines(_OfEngines):
+    """Parameters of 02_build_engines."""
+
+    notebook: ClassVar[str] = "02_build_engines"
+
+    precisions: str = Field("fp32,fp16,int8", pattern=r"^(fp32|fp16|int8|mixed)(,(fp32|fp16|int8|mixed))*$")
+    """Precisions to build; mixed repeats what a search found."""
+    runtime: str = Field("", pattern=r"^(onnxruntime|tensorrt|tensorrt-rtx|)$")
+    """What runs the engines; empty: tensorrt where it has a GPU, else onnxruntime."""
+    target: str = ""
+    """GPU to build for, such as sm_89 (tensorrt-rtx); empty: the one here."""
+    method: str = Field("entropy", pattern=r"^(entropy|percentile-99\.9|percentile-99\.99|minmax)$")
+    """How INT8 ranges are found."""
+
+    @property
+    def precision_names(self) -> tuple[str, ...]:
+        """``precisions`` as names."""
+        return tuple(self.precisions.split(","))
+
+
+class ComparePrecisions(_OfEngines):
+    """Parameters of compare_precisions."""
+
+    notebook: ClassVar[str] = "compare_precisions"
+
+    engines: str = ""
+    """Ids of the engines to compare, or beginnings of them, with commas; empty: all."""
+    search: str = Field("", pattern=r"^(sentiment|topics|entities|)$")
+    """Task to search mixed precision for; empty: no search."""
+    budget: float = Field(1.0, gt=0, le=100)
+    """Points that mixed precision may lose in the search."""
+    output: str = ""
+    """Folder for compare.html, compare.md and compare.json; empty: reports/engines/<model>."""
+
+    @property
+    def engine_names(self) -> tuple[str, ...] | None:
+        """``engines`` as ids; None for all."""
+        return tuple(name.strip() for name in self.engines.split(",") if name.strip()) or None
+
+
 NOTEBOOKS: Mapping[str, type[NotebookParams]] = {
-    model.notebook: model for model in (ExtractPages, ScoreTexts, WeeklyReport, FineTune)
+    model.notebook: model
+    for model in (ExtractPages, BuildEngines, ScoreTexts, WeeklyReport, FineTune, ComparePrecisions)
 }
 """Notebook name (no suffix) to its parameter model."""

@@ -15,9 +15,11 @@ import typer
 from numpy.typing import NDArray
 
 from workbench.engine.training.batches import Arrays
-from workbench.engine.training.bundle import bundle_from_checkpoint
+from workbench.engine.training.bundle import Bundle, bundle_from_checkpoint
 from workbench.engine.training.calibrate import held_out_rows
+from workbench.engine.training.run import train_model
 from workbench.errors import ModelError, WorkbenchError
+from workbench.params import FineTune
 from workbench.settings import settings
 
 app = typer.Typer(help="Train the bundled models.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -26,6 +28,34 @@ app = typer.Typer(help="Train the bundled models.", no_args_is_help=True, pretty
 @app.callback()
 def _app() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Folder that holds text; default: WORKBENCH_DATA.")] = "",
+    out: Annotated[str, typer.Option(help="Model folder to write; default: build/fine_tune/<name>.")] = "",
+    name: Annotated[str, typer.Option(help="The model's name.")] = "reviews",
+    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    rows: Annotated[int, typer.Option(help="At most so many texts; 0: all.")] = 0,
+    vocabulary: Annotated[int, typer.Option(help="Pieces of the vocabulary.")] = 16_000,
+    layers: Annotated[int, typer.Option(help="Layers of the network.")] = 6,
+    width: Annotated[int, typer.Option(help="Width of its hidden states.")] = 256,
+    pretrain_steps: Annotated[int, typer.Option(help="Steps of guessing masked words.")] = 5_000,
+    tune_steps: Annotated[int, typer.Option(help="Steps of learning the tasks.")] = 6_000,
+    teachers: Annotated[int, typer.Option(help="Larger networks that teach beside the labels.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch.")] = 32_768,
+    own_share: Annotated[float, typer.Option(help="Share of the own texts that is kept for calibration.")] = 0.25,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 7,
+    replace: Annotated[bool, typer.Option(help="Replace a folder that exists.")] = False,
+) -> None:
+    """Train a model from the data folder: the notebook fine_tune in one call."""
+    values = dict(locals())
+    try:
+        _show(train_model(FineTune.check(**values), progress=True))
+    except WorkbenchError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -78,6 +108,10 @@ def bundle(
     except WorkbenchError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+    _show(made)
+
+
+def _show(made: Bundle) -> None:
     for row in made.rows():
         typer.echo(f"{row['source']:20} {row['metric']:26} {row['value']:.3f}  n {row['n']:,}")
     typer.echo(f"{made.folder}: {sum(path.stat().st_size for path in made.folder.iterdir()):,} bytes")

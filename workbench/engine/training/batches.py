@@ -32,8 +32,12 @@ class Arrays:
         self.entity_types, self.source, self.split = loaded["entity_types"], loaded["source"], loaded["split"]
         names = json.loads(bytes(loaded["names"]))
         self.sources, self.splits = names["sources"], names["splits"]
-        self.weight = loaded["weight"] if "weight" in loaded else np.ones(len(self.ends), np.float32)
-
+        # Arrays prepared by an older version know no folds and no fixed shares.
+        count = len(self.ends)
+        self.fold: NDArray[np.int8] = loaded["fold"] if "fold" in loaded else np.full(count, -1, np.int8)
+        self.shares: NDArray[np.float32] = (
+            loaded["shares"] if "shares" in loaded else np.full((count, 3), np.nan, np.float32)
+        )
         self._flat: dict[torch.device, dict[str, Tensor]] = {}
 
     def on(self, device: torch.device) -> dict[str, Tensor]:

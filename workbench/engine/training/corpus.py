@@ -54,7 +54,8 @@ class Example:
 
     ``sentiment``: index into SENTIMENTS, or None. ``two_class``: the set knows no neutral. ``topics``: 0, 1 or
     UNKNOWN for each of TOPICS, or None. ``app_class``: for app reviews, the index into TOPICS of its single class.
-    ``entity_types``: the types the set annotates; empty means no entity labels at all.
+    ``entity_types``: the types the set annotates; empty means no entity labels at all. ``shares``: fixed
+    probabilities of SENTIMENTS in place of a label. ``group``: texts of one group stay in one fold.
     """
 
     text: str
@@ -66,6 +67,8 @@ class Example:
     app_class: int | None = None
     entities: tuple[Span, ...] = ()
     entity_types: tuple[str, ...] = ()
+    shares: tuple[float, float, float] | None = None
+    group: str = ""
 
 
 def read_examples(data: Path) -> Iterator[Example]:
@@ -259,7 +262,10 @@ APP_CLASSES = {
 def _app_reviews(folder: Path) -> Iterator[Example]:
     for row in _rows(folder / "topics_app_reviews.parquet"):
         topic = APP_CLASSES[row["label"]]
-        yield Example(_clean(row["text"]), "app_reviews", row["split"], app_class=TOPICS.index(topic))
+        label = TOPICS.index(topic)
+        yield Example(
+            _clean(row["text"]), "app_reviews", row["split"], app_class=label, group=f"app_reviews {row['group']}"
+        )
 
 
 # --- entities ----------------------------------------------------------------------------------------------------

@@ -124,15 +124,20 @@ def fine_tune(
     weights: dict[str, float],
     shares: dict[str, float] | None = None,
     teacher: dict[str, Tensor] | None = None,
+    weak_topics: bool = True,
     log_every: int = 200,
 ) -> list[dict[str, float]]:
-    """Train all heads together; ``weights`` by task. Returns the logged losses."""
+    """Train all heads together; ``weights`` by task, ``shares`` by source. Returns the logged losses.
+
+    ``teacher`` are lessons beside the labels (see ``teachers``); without ``weak_topics`` the labels of the word list
+    of Chinese topics take no part.
+    """
     device = next(model.parameters()).device
     torch.manual_seed(recipe.seed + 1)
     rng = np.random.default_rng(recipe.seed + 1)
     optimizer = _optimizer(model, recipe)
     stream = batches(arrays, mixture(arrays, chosen, shares or {}, rng), recipe)
-    labels, history = labels_on(arrays, device), []
+    labels, history = labels_on(arrays, device, weak_topics=weak_topics), []
     # The average of the weights over the last thousand steps is better than the last step's.
     live = list(model.state_dict().values())
     average = [value.detach().clone() for value in live]

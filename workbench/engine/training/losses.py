@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from workbench.engine.training.batches import Arrays, Batch, Recipe
 from workbench.engine.training.encoder import Outputs
+from workbench.engine.training.sets import DATA_SETS
 from workbench.tasks.labels import ENTITY_TYPES
 
 __all__ = ["entity_loss", "labels_on", "task_losses", "teacher_losses"]
@@ -88,10 +89,13 @@ def teacher_losses(out: Outputs, batch: Batch, teacher: dict[str, Tensor]) -> di
     return losses
 
 
-def labels_on(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    """All labels as tensors."""
+def labels_on(arrays: Arrays, device: torch.device, *, weak_topics: bool = True) -> dict[str, Tensor]:
+    """All labels as tensors. Without ``weak_topics``, topics that only a word list found are unknown."""
     names = ("sentiment", "topics", "app_class", "entity_types")
     labels = {name: torch.from_numpy(getattr(arrays, name).astype(np.int64)).to(device) for name in names}
+    if not weak_topics:
+        weak = [n for n, name in enumerate(arrays.sources) if name in DATA_SETS and DATA_SETS[name].weak_topics]
+        labels["topics"][torch.from_numpy(np.isin(arrays.source, weak)).to(device)] = -1
     labels["app_topics"] = torch.from_numpy(np.unique(arrays.app_class[arrays.app_class >= 0]).astype(np.int64)).to(
         device
     )

@@ -6,15 +6,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from workbench.engine.training.corpus import UNKNOWN, Example, Span
-from workbench.tasks.labels import ENTITY_TAGS, TOPICS
+from workbench.tasks.labels import ENTITY_TAGS, SENTIMENTS, TOPICS
 
-__all__ = ["IGNORED", "encode_entities", "prepare"]
+__all__ = ["FOLDS", "IGNORED", "encode_entities", "folds_of", "prepare"]
+
+FOLDS: Final = 5
+"""Parts of the labelled training texts of which teachers leave out one at a time."""
 
 IGNORED = -100
 """Entity tag of a token that takes no part in the loss."""
@@ -39,48 +43,70 @@ def encode_entities(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -
     return tags
 
 
+def folds_of(examples: Sequence[Example]) -> NDArray[np.int8]:
+    """Fold of each text, by the hash of its group or of its words; -1 without labels and outside the train parts.
+
+    The same words are in the same fold, whatever their set, and a text keeps its fold when others come or go.
+    """
+    folds = np.full(len(examples), -1, np.int8)
+    for index, example in enumerate(examples):
+        labelled = (
+            example.sentiment is not None
+            or example.topics is not None
+            or example.app_class is not None
+            or example.entity_types
+        )
+        if labelled and example.split == "train":
+            digest = hashlib.sha256((example.group or example.text).encode()).digest()
+            folds[index] = int.from_bytes(digest[:4], "big") % FOLDS
+    return folds
+
+
 def prepare(
-    examples: Sequence[Example], unlabelled: Sequence[str], tokenizer: Tokenizer, out: Path, *, longest: int = 512
+    examples: Sequence[Example],
+    unlabelled: Sequence[str],
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    made: Sequence[Example] = (),
+    longest: int = 512,
 ) -> None:
     """Write ``out`` (.npz): flat token ids with boundaries, and one column for each kind of label.
 
-    Texts are cut after ``longest`` tokens. Arrays: ids uint16 [tokens], ends int64 [texts]; sentiment int8, two_class
-    bool, topics int8 [texts, 8], app_class int8, entity_types uint8 bit mask, tags int8 [tokens], source and split as
-    indices into the JSON array ``names``.
+    The rows are ``examples``, ``unlabelled`` and ``made`` (see ``clauses``), in this order. Texts are cut after
+    ``longest`` tokens. Arrays: ids uint16 [tokens], ends int64 [texts]; sentiment int8, two_class
+    bool, topics int8 [texts, 8], app_class int8, entity_types uint8 bit mask, tags int8 [tokens], fold
+    int8, shares float32 [texts, 3] (NaN for none), source and split as indices into the JSON array ``names``.
     """
     tokenizer.enable_truncation(longest)
-    texts = [example.text for example in examples] + list(unlabelled)
+    examples = [*examples, *(Example(text, "unlabelled", "train") for text in unlabelled), *made]
+    texts = [example.text for example in examples]
     encodings = tokenizer.encode_batch(texts)
     types = {name: bit for bit, name in enumerate(("product", "brand", "company", "model"))}
-    sources = [*sorted({example.source for example in examples}), "unlabelled"]
+    sources = sorted({example.source for example in examples} | {"unlabelled"})
     splits = ["train", "dev", "test"]
     tags: list[NDArray[np.int8]] = []
-    for index, encoding in enumerate(encodings):
-        if index < len(examples) and examples[index].entity_types:
-            row = encode_entities(encoding.offsets, examples[index].entities)
+    for example, encoding in zip(examples, encodings, strict=True):
+        if example.entity_types:
+            row = encode_entities(encoding.offsets, example.entities)
         else:
             row = [IGNORED] * len(encoding.ids)
         tags.append(np.asarray(row, dtype=np.int8))
     none = (UNKNOWN,) * len(TOPICS)
-    count = len(unlabelled)
+    no_shares = (np.nan,) * len(SENTIMENTS)
     np.savez_compressed(
         out,
         ids=np.concatenate([np.asarray(e.ids, dtype=np.uint16) for e in encodings]),
         ends=np.cumsum([len(e.ids) for e in encodings]),
         tags=np.concatenate(tags),
-        sentiment=np.asarray([-1 if e.sentiment is None else e.sentiment for e in examples] + [-1] * count, np.int8),
-        two_class=np.asarray([e.two_class for e in examples] + [False] * count),
-        topics=np.asarray([e.topics or none for e in examples] + [none] * count, np.int8),
-        app_class=np.asarray([-1 if e.app_class is None else e.app_class for e in examples] + [-1] * count, np.int8),
-        entity_types=np.asarray(
-            [sum(1 << types[t] for t in e.entity_types) for e in examples] + [0] * count, np.uint8
-        ),
-        source=np.asarray([sources.index(e.source) for e in examples] + [len(sources) - 1] * count, np.int16),
-        split=np.asarray([splits.index(e.split) for e in examples] + [0] * count, np.int8),
+        sentiment=np.asarray([-1 if e.sentiment is None else e.sentiment for e in examples], np.int8),
+        two_class=np.asarray([e.two_class for e in examples], bool),
+        topics=np.asarray([e.topics or none for e in examples], np.int8),
+        app_class=np.asarray([-1 if e.app_class is None else e.app_class for e in examples], np.int8),
+        entity_types=np.asarray([sum(1 << types[t] for t in e.entity_types) for e in examples], np.uint8),
+        fold=folds_of(examples),
+        shares=np.asarray([e.shares or no_shares for e in examples], np.float32),
+        source=np.asarray([sources.index(e.source) for e in examples], np.int16),
+        split=np.asarray([splits.index(e.split) for e in examples], np.int8),
         names=np.frombuffer(json.dumps({"sources": sources, "splits": splits}).encode(), np.uint8),
     )
-
-
-def sha256_of_sets(data: Path) -> dict[str, str]:
-    """SHA-256 of every file under ``data``/text, for the model card."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((data / "text").glob("*.parquet"))}
