@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _CACHE: Final = "cache"
 _MIXED: Final = "mixed"
+_SUPERSEDED: Final = "superseded by"
 
 
 @dataclass(frozen=True)
@@ -203,13 +204,16 @@ def _forms(
 
 
 def list_engines(engines: Path | None = None, *, model: str | None = None) -> list[EngineState]:
-    """Every engine of every model (or one), with why it is stale. Damaged ones are listed too; none raises."""
+    """Every engine of every model (or one), with why it is stale. Damaged ones are listed too; none raises.
+
+    Of several that the same command builds, the newest counts and the others are stale.
+    """
     home, here = engines or engines_home(), this_host()
     names = [model] if model is not None else sorted({path.parent.name for path in home.glob("*/plans")})
     states = []
     for name in names:
         data = _calibration_now(home / name)
-        states += [_state(folder, home, here, data) for folder in plan_folders(home, name)]
+        states += _superseded([_state(folder, home, here, data) for folder in plan_folders(home, name)])
     return states
 
 
@@ -237,14 +241,17 @@ def refresh_engines(
 ) -> Refreshed:
     """Build again what is stale, with the same precision, recipe and options.
 
-    The old engine goes when the new one is there. One that fails does not stop the others. ``options`` go to
-    workbench.engine.build.build.
+    The old engine goes when the new one is there; one that a newer of its kind supersedes just goes. One that fails
+    does not stop the others. ``options`` go to workbench.engine.build.build.
     """
     home = engines or engines_home()
     built, failed, fresh = [], [], 0
     for state in list_engines(home, model=model):
         if state.is_fresh:
             fresh += 1
+            continue
+        if state.reasons[-1].startswith(_SUPERSEDED):
+            shutil.rmtree(state.folder)
             continue
         try:
             manifest = _rebuild(state, home, progress=progress, **options)
@@ -285,6 +292,21 @@ def _calibration_now(folder: Path) -> str | None:
         return calibration_sha256(load_spec(folder))
     except WorkbenchError:
         return None
+
+
+def _superseded(states: list[EngineState]) -> list[EngineState]:
+    """``states``, where an engine has a newer one of the same kind with that as a reason."""
+    newest: dict[str, Manifest] = {}
+    for state in states:
+        if state.manifest is not None:
+            other = newest.setdefault(state.command, state.manifest)
+            newest[state.command] = max(state.manifest, other, key=lambda item: (item.built_at, item.engine_id))
+    return [
+        replace(state, reasons=(*state.reasons, f"{_SUPERSEDED} {newest[state.command].engine_id}"))
+        if state.manifest is not None and newest[state.command] is not state.manifest
+        else state
+        for state in states
+    ]
 
 
 def _state(folder: Path, home: Path, here: Host, data: str | None) -> EngineState:
