@@ -16,9 +16,13 @@ from workbench.files import write_text
 from workbench.report.figure_engines import accuracy_figure, search_figure, speed_figure
 from workbench.report.frames import frame_table
 from workbench.report.html import clean, style_sheet
+from workbench.runtime.manifest import Manifest
+from workbench.scoring.choosing import Choice
 
 __all__ = [
     "accuracy_frame",
+    "build_frame",
+    "choice_frame",
     "comparison_html",
     "comparison_markdown",
     "markdown_table",
@@ -80,6 +84,38 @@ def _accuracy(result: GateResult) -> dict[str, Any]:
     }
     shown = values if measured else dict.fromkeys(values)
     return {**shown, "budget": result.budget, "metric": result.metric}
+
+
+def build_frame(manifests: Sequence[Manifest]) -> pl.DataFrame:
+    """One row for each engine that was built: what, for where, how large, how long it took, how it was checked."""
+    rows = [
+        {
+            "precision": item.precision,
+            "runtime": f"{item.runtime} {item.runtime_version}",
+            "target": item.target,
+            "MB": item.plan_bytes / 1e6,
+            "build s": item.build_s,
+            "caches used": item.cached,
+            "checked": item.verified,
+            "kept from INT8": ", ".join(item.recipe) or None,
+            "id": item.engine_id,
+        }
+        for item in manifests
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def choice_frame(choices: Sequence[Choice]) -> pl.DataFrame:
+    """One row for each task: which engine scoring takes, and why."""
+    rows = [
+        {
+            "task": choice.task,
+            "read by": choice.manifest.precision if choice.manifest is not None else "fp32 model",
+            "why": choice.why,
+        }
+        for choice in choices
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def speed_frame(comparison: Comparison) -> pl.DataFrame:

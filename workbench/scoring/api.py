@@ -63,7 +63,7 @@ def score(
 
     ``models`` names a model folder for a task; the bundled one reads the others. Of a model's built engines the
     fastest reads that passed the gate and that ``policy`` allows, else its FP32 network. A text that nothing can be
-    said about has null scores and a ``reason``. Where several models read, their names and engine ids are joined by "+".
+    said about has null scores and a ``reason``. Where several engines read, their names and ids are joined by "+".
     Raises ParameterError for a task or a text that is none, ModelError when a model cannot be loaded.
     """
     with open_scorer(tasks=tasks, backend=backend, models=models, policy=policy) as scorer:
