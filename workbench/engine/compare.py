@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
+
+from tqdm import TqdmWarning
 
 from workbench.engine.gate import (
     DEFAULT_METRICS,
@@ -36,6 +39,11 @@ from workbench.settings import settings
 from workbench.tasks.labels import TASKS
 from workbench.tasks.spec import ModelSpec, load_spec
 from workbench.workspace import Policies
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 __all__ = ["Comparison", "EngineRow", "compare_engines", "model_home", "policy_of", "task_policy"]
 
@@ -195,14 +203,15 @@ def compare_engines(
         if speed and plans:
             texts = [text for item in sets.values() for text in item.texts]
             speeds = measure_speeds(opened, texts, progress=progress)
-        answers = {task: read_answers(reference, sets[task], progress=progress) for task in wanted} if plans else {}
+        total = sum(map(len, sets.values())) * len(opened) if plans else 0
+        bar = stack.enter_context(
+            tqdm(total=total, desc="Judging", unit="text", disable=not progress, delay=2, leave=False)
+        )
+        answers = {task: _read(reference, sets[task], bar) for task in wanted} if plans else {}
         rows = []
         for path, manifest in plans:
             session = opened.get(manifest.engine_id)
-            gate = {
-                task: _judge(session, manifest, sets[task], answers[task], policy, progress=progress)
-                for task in wanted
-            }
+            gate = {task: _judge(session, manifest, sets[task], answers[task], policy, bar) for task in wanted}
             if session is None:
                 gate = {task: _kept(manifest, result, reasons[manifest.engine_id]) for task, result in gate.items()}
             gate = _timed(gate, speeds.get(manifest.engine_id, ()), speeds.get(REFERENCE, ()))
@@ -243,14 +252,19 @@ def _choose(
     return [plan for plan in ordered if any(plan[1].engine_id.startswith(asked) for asked in engines)]
 
 
+def _read(session: Session, texts: ValidationSet, bar: Any) -> list[Any]:
+    answers = read_answers(session, texts)
+    bar.update(len(texts))
+    return answers
+
+
 def _judge(
     session: Session | None,
     manifest: Manifest,
     texts: ValidationSet,
     reference: Sequence[Any],
     policy: Policies | None,
-    *,
-    progress: bool,
+    bar: Any,
 ) -> GateResult:
     metric, budget = policy_of(policy, texts.task, manifest.precision)
     if session is None:
@@ -259,7 +273,7 @@ def _judge(
         texts.task,
         texts.gold,
         reference,
-        read_answers(session, texts, progress=progress),
+        _read(session, texts, bar),
         budget=budget,
         slices=texts.slices,
         metric=metric,

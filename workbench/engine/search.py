@@ -142,13 +142,15 @@ def search(
     allowed = budget if budget is not None else allowed
     texts = read_validation(task, validation)
     with open_session(folder, backend="onnxruntime") as reference:
-        known = read_answers(reference, texts, progress=progress)
+        known = read_answers(reference, texts)
         sensitivities = _sensitivities(spec, reference, task, method, calibration, progress=progress)
         ranked = sorted(sensitivities, key=lambda item: -item.divergence)
         steps: list[Step] = []
         chosen = None
         # One group at least stays in INT8: with none the engine is an FP16 one.
-        with tqdm(total=len(ranked), desc="Returning", unit="group", disable=not progress, leave=False) as bar:
+        with tqdm(
+            total=len(ranked), desc="Returning", unit="group", disable=not progress, delay=2, leave=False
+        ) as bar:
             for count in range(len(ranked)):
                 keep = tuple(item.group for item in ranked[:count])
                 with _quantized(spec, keep, method, calibration) as session:
@@ -231,7 +233,7 @@ def _sensitivities(
     batches = padded_batches(reference, [data.texts[at] for at in drawn], _BATCH)
     truth = [_log_shares(reference, batch, task) for batch in batches]
     found = []
-    for group in tqdm(work, desc="Sensitivity", unit="group", disable=not progress, leave=False):
+    for group in tqdm(work, desc="Sensitivity", unit="group", disable=not progress, delay=2, leave=False):
         others = tuple(name for name in work if name != group)
         with _quantized(spec, others, method, calibration) as session:
             own = [_log_shares(session, batch, task) for batch in batches]
