@@ -1,10 +1,10 @@
 """Precision lives in the graph: FP32 to FP16 and to INT8, and the checks that a converted graph must pass.
 
-    graph    an ONNX graph in a form that is easy to change
-    layers   the layers of a transformer, found by form
-    fp16     which nodes compute in FP16, and the casts between
-    int8     pairs of QuantizeLinear and DequantizeLinear
-    check    what must hold in a graph of each precision
+graph    an ONNX graph in a form that is easy to change
+layers   the layers of a transformer, found by form
+fp16     which nodes compute in FP16, and the casts between
+int8     pairs of QuantizeLinear and DequantizeLinear
+check    what must hold in a graph of each precision
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx.checker
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from workbench.engine.graphs.fp16 import SENSITIVE
@@ -23,13 +24,17 @@ _PLAIN: Final = SENSITIVE | {"Erf", "Gelu", "Tanh"}
 """Operators that never take what was quantized."""
 
 
+_MIDDLE: Final = {"int8": 0, "uint8": 128}
+
+
 def check_graph(model: ModelProto, precision: str) -> None:
     """Check a graph before it is built.
 
     For all: valid ONNX, ids int32, other inputs and all outputs float32, no cast without use or of a cast. fp32: no
     product in FP16. fp16: all products of the layers in FP16, layer norm and softmax in FP32. int8: all inputs of the
-    layers' products quantized; mixed: some, not all. Every Q/DQ symmetric, with the constant zero point 0 and scales
-    above 0; softmax, layer norm, GELU and classifiers never take a quantized tensor.
+    layers' products quantized; mixed: some, not all. Every Q/DQ symmetric, with the constant zero point 0 (of
+    unsigned bytes 128, the same numbers) and scales above 0; softmax, layer norm,
+    GELU and classifiers never take a quantized tensor.
 
     Raises ModelError naming each difference.
     """
@@ -91,8 +96,8 @@ class _Checker:
             if scale is None or not bool(np.all(np.isfinite(scale) & (scale > 0))):
                 yield f"{node.name}: its scale is not a constant above 0"
             zero = self.graph.constants.get(node.input[2]) if len(node.input) > 2 else None
-            if zero is None or zero.dtype != np.int8 or zero.any():
-                yield f"{node.name} is not symmetric INT8 (a constant zero point 0)"
+            if zero is None or not (zero == _MIDDLE.get(zero.dtype.name, -1)).all():
+                yield f"{node.name} is not symmetric (a constant zero point: 0 of int8, or 128 of uint8)"
             if node.op_type == "QuantizeLinear":
                 users = self.used_by.get(node.output[0], [])
                 if not users or any(user.op_type != "DequantizeLinear" for user, _ in users):
@@ -101,7 +106,7 @@ class _Checker:
                 before = self.made_by.get(node.input[0])
                 if before is None or before.op_type != "QuantizeLinear":
                     yield f"{node.name} takes what no QuantizeLinear gave"
-                elif not np.array_equal(self.graph.constants.get(before.input[1]), scale):
+                elif not _same(self.graph.constants.get(before.input[1]), scale):
                     yield f"{node.name}: its scale is not that of {before.name}"
         for node in self.graph.nodes:
             if node.op_type in _PLAIN and any(self._is_quantized(name) for name in node.input):
@@ -184,6 +189,10 @@ def _products_of(layer: Layer) -> Iterator[str]:
     yield layer.context
     for linears in (layer.qkv, layer.output, layer.ffn1, layer.ffn2):
         yield from (linear.node for linear in linears)
+
+
+def _same(left: NDArray[Any] | None, right: NDArray[Any] | None) -> bool:
+    return left is not None and right is not None and np.array_equal(left, right)
 
 
 def _name(kind: int) -> str:

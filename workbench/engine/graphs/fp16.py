@@ -61,7 +61,12 @@ def wide_nodes(graph: Graph) -> set[str]:
     for node in graph.nodes:
         for name in node.input:
             value = graph.constants.get(name)
-            if value is not None and value.dtype == np.float32 and value.size == 1 and not _fits(float(value.flat[0])):
+            if (
+                value is not None
+                and value.dtype == np.float32
+                and value.size == 1
+                and not _fits(float(value.flat[0]))
+            ):
                 wide.add(node.name)
     return wide
 

@@ -169,7 +169,7 @@ class _Finder:
             return None
         transposed = any(item.name == "transB" and item.i for item in node.attribute)
         output = node.output[0]
-        if node.op_type == "MatMul":
+        if node.op_type == "MatMul" or len(node.input) < 3:
             for user, _ in self.used_by.get(output, []):
                 if user.op_type == "Add" and not all(map(self._is_dynamic, user.input)):
                     output = user.output[0]
@@ -227,19 +227,17 @@ class _Finder:
                     yield node
 
     def _linears_after(self, tensor: str, through: frozenset[str]) -> list[Linear]:
-        linears = []
-        for node in self._after(tensor, through):
-            if (linear := self._linear(node)) is not None:
-                linears.append(linear)
-        return self._unique(linears)
+        found = [self._linear(node) for node in self._after(tensor, through)]
+        return self._unique([linear for linear in found if linear is not None])
 
     def _residual(self, linears: tuple[Linear, ...], where: str) -> NodeProto:
         """The addition of a linear's output to what went around it."""
-        nodes = []
-        for linear in linears:
-            for node in self._after(linear.output, _MOVES):
-                if node.op_type == "Add" and all(map(self._is_dynamic, node.input)):
-                    nodes.append(node)
+        nodes = [
+            node
+            for linear in linears
+            for node in self._after(linear.output, _MOVES)
+            if node.op_type == "Add" and all(map(self._is_dynamic, node.input))
+        ]
         return self._one(nodes, "residual addition", where)
 
     @staticmethod

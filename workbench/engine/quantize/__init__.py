@@ -1,9 +1,9 @@
 """Ranges for INT8 engines, from representative texts.
 
-    calibration  the texts, and why some sets are refused
-    histogram    entropy (KL), percentile and min-max
-    ranges       all of it through onnxruntime, cached by data and model
-    sample       a calibration set drawn from a lake
+calibration  the texts, and why some sets are refused
+histogram    entropy (KL), percentile and min-max
+ranges       all of it through onnxruntime, cached by data and model
+sample       a calibration set drawn from a lake
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The texts whose ranges an INT8 engine is built with, and why some sets of texts are refused.
 
-A set is one file a task, ``<task>/calibration.jsonl``, or one ``calibration.jsonl`` for all tasks; a line is an object
-with ``text``, ``language`` and ``stratum`` (normal, boundary or abnormal). Labels are not needed and not read.
+A set is one file a task, ``<task>/calibration.jsonl``, or one ``calibration.jsonl`` for all tasks; a line is an
+object with ``text``, ``language`` and ``stratum`` (normal, boundary or abnormal). Labels are not needed and not read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from workbench.errors import CalibrationError
 from workbench.tasks.encode import reason_not_readable
@@ -58,8 +58,12 @@ class CalibrationSet:
         digest = hashlib.sha256()
         for text, _, _ in kept:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        columns: tuple[Any, ...] = tuple(zip(*kept, strict=True)) if kept else ((), (), ())
-        return cls(*columns, digest.hexdigest())
+        return cls(
+            texts=tuple(text for text, _, _ in kept),
+            strata=tuple(stratum for _, stratum, _ in kept),
+            languages=tuple(language for _, _, language in kept),
+            sha256=digest.hexdigest(),
+        )
 
 
 def read_calibration(folder: Path | str, tasks: Sequence[str] = TASKS) -> CalibrationSet:
@@ -142,10 +146,10 @@ def check_representative(data: CalibrationSet, *, languages: Sequence[str] = ("e
             continue
         for stratum in STRATA:
             if counts[language, stratum] < _LEAST_OF_EACH:
-                problems.append(
+                problems += [
                     f"{counts[language, stratum]} texts of the stratum {stratum} in {language}; at least "
                     f"{_LEAST_OF_EACH} are needed"
-                )
+                ]
         own = [
             text
             for text, stratum, found in zip(data.texts, data.strata, data.languages, strict=True)

@@ -34,18 +34,18 @@ class Histogram:
         self.limit = 0.0
         self.largest = 0.0
 
-    def add(self, values: NDArray[np.float32]) -> None:
+    def add(self, values: NDArray[np.float32]) -> bool:
         """Count ``values``, of any shape: every _STRIDE-th of them, and the largest of all.
 
-        Raises ValueError for a NaN or an infinity.
+        False, and nothing is counted, when there is a NaN or an infinity among them.
         """
         flat = values.reshape(-1)
         if not flat.size:
-            return
+            return True
         largest = max(float(flat.max()), -float(flat.min()))
         flat = np.abs(flat[:: _STRIDE if flat.size >= 100 * _STRIDE else 1])
         if not np.isfinite(largest):
-            raise ValueError("not a finite number")
+            return False
         self.largest = max(self.largest, largest)
         if largest > 0 and self.limit == 0:
             # A power of two, so that the same data in another order gives the same bins.
@@ -56,9 +56,10 @@ class Histogram:
             self.limit *= 2
         if self.limit == 0:
             self.counts[0] += flat.size
-            return
+            return True
         places = np.minimum((flat * np.float32(_BINS / self.limit)).astype(np.int32), _BINS - 1)
         self.counts += np.bincount(places, minlength=_BINS)
+        return True
 
     def amax(self, method: Method) -> float:
         """The largest absolute value that is to be told apart; 0 when all values are 0."""
@@ -72,12 +73,12 @@ class Histogram:
 
     def _percentile(self, percent: float) -> float:
         """The value under which ``percent`` of all lie, between the edges of a bin by proportion."""
-        sums = np.cumsum(self.counts)
+        sums = np.cumsum(self.counts).astype(np.float64)
         wanted = percent / 100 * sums[-1]
         place = int(np.searchsorted(sums, wanted))
         before = float(sums[place - 1]) if place else 0.0
         share = (wanted - before) / max(1.0, float(self.counts[place]))
-        return min(self.largest, (place + share) * self.limit / _BINS)
+        return min(self.largest, float(place + share) * self.limit / _BINS)
 
     def _entropy(self) -> float:
         """The range with the least Kullback-Leibler divergence of what INT8 keeps from what there is.
