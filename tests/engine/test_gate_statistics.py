@@ -136,9 +136,12 @@ def test_bootstrap_covers_the_truth():
 
 
 def test_an_interval_is_never_surer_than_its_number_of_texts():
-    assert widen(Interval(0, 0), 0, 100) == pytest.approx((-unseen_margin(100), unseen_margin(100)))
-    assert widen(Interval(-0.2, 0.3), 0.1, 1000) == (-0.2, 0.3)
-    assert widen(Interval(0.9, 1.0), 0.99, 10) == pytest.approx((0.99 - unseen_margin(10), 1))
+    margin = unseen_margin(100)
+    assert widen(Interval(0, 0), 0, 100, changed=0) == pytest.approx((-margin, margin))
+    assert widen(Interval(-0.2, 0.3), 0.1, 1000, changed=3) == (-0.2, 0.3)
+    assert widen(Interval(0.9, 1.0), 0.99, 10, changed=9) == pytest.approx((0.99 - unseen_margin(10), 1))
+    # With ten texts that differ the bootstrap has seen enough.
+    assert widen(Interval(-0.02, -0.01), -0.015, 100, changed=10) == (-0.02, -0.01)
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,9 @@ class Comparison:
 
 
 def model_home(model: str | Path) -> Path:
-    """The model folder called ``model``: a folder, or the name of one under engines/."""
-    folder = Path(model)
-    return folder if folder.is_dir() else settings().home / "engines" / str(model)
+    """The model folder called ``model``: the name of one under engines/, or a path."""
+    named = settings().home / "engines" / model  # an absolute path stays what it is
+    return named if named.is_dir() or not Path(model).is_dir() else Path(model)
 
 
 def policy_of(policy: Policies | None, task: str, precision: str) -> tuple[Metric, float]:

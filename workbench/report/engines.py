@@ -36,10 +36,11 @@ __all__ = [
 
 _METHOD: Final = (
     "All values are in points (hundredths); FP32 is the model folder itself in onnxruntime. The interval is at 95 %: "
-    "Tango’s score interval for accuracy, for F1 the paired bootstrap (10,000 resamples, whole texts), never "
-    "narrower than the number of texts allows. Pass: its lower end lies above minus the budget. Fail: the difference "
-    "is larger than the budget and the engine is worse beyond doubt. Inconclusive: neither; “would decide” is the "
-    "number of texts like these that decides four times in five."
+    "Tango’s score interval for accuracy, for F1 the paired bootstrap (10,000 resamples, whole texts), where fewer "
+    "than ten answers differ no narrower than the number of texts allows. p: McNemar’s exact test on texts wholly "
+    "right. Pass: the interval’s lower end lies above minus the budget. Fail: the difference is larger than the "
+    "budget and the engine is worse beyond doubt. Inconclusive: neither; “would decide” is the number of texts "
+    "like these that decides four times in five."
 )
 _SPEED: Final = (
     "One run at a time, all outputs, the same batches in turn, without tokenizing. Best batch: the size with the "
@@ -80,7 +81,7 @@ def _accuracy(result: GateResult) -> dict[str, Any]:
         "flips": f"{result.flips.n:,} ({result.flips.rate:.1f} %)",
         "texts": result.n,
         "would decide": result.needed,
-        "p": f"{result.mcnemar_p:.3f}",
+        "p": f"{result.mcnemar_p:.3f}" if result.mcnemar_p >= 0.0005 else "<0.001",
     }
     shown = values if measured else dict.fromkeys(values)
     return {**shown, "budget": result.budget, "metric": result.metric}

@@ -75,13 +75,14 @@ def judge(
     before, after = measured(rows.sum(axis=0)[None])
     delta = float(after[0] - before[0])
     drawn = paired_bootstrap(rows, measured.difference, seed=_SEED)
-    interval = score_interval(lost, gained, n) if chosen == "accuracy" else widen(drawn, delta, n)
+    changed = sum(a != b for a, b in zip(old, new, strict=True))
+    shares = chosen == "accuracy"
+    interval = score_interval(lost, gained, n) if shares else widen(drawn, delta, n, changed=changed)
     decided = verdict(delta, interval, budget / 100)
     needed = None
     if decided == "inconclusive":
-        flips = (lost, gained) if chosen == "accuracy" else None
-        needed = needed_samples(delta, drawn, n, budget / 100, flips=flips)
-    changed = sum(a != b for a, b in zip(old, new, strict=True))
+        flips = (lost, gained) if shares else None
+        needed = needed_samples(delta, drawn, n, budget / 100, flips=flips, changed=changed)
     return GateResult(
         task=task,
         metric=chosen,

@@ -56,8 +56,9 @@ class GateResult:
     """One engine judged on one task. All values, differences, rates and the budget are in points (0 to 100).
 
     ``interval`` is the one the verdict rests on, at 95 %: Tango's score interval for accuracy, for F1 the paired
-    bootstrap widened to what ``n`` texts can tell; ``bootstrap`` is the plain paired bootstrap. ``lost`` and
-    ``gained`` count texts that only the reference, or only the engine, has wholly right; ``mcnemar_p`` compares them.
+    bootstrap (where few texts differ, widened to what ``n`` texts can tell); ``bootstrap`` is the plain one. ``lost``
+    and ``gained`` count texts that only the reference, or only the engine, has wholly right; ``mcnemar_p`` compares
+    them.
     ``slices`` by name, such as "language=zh". ``needed``: texts that would decide an inconclusive verdict. ``reason``
     says why nothing was measured. ``texts_per_s`` and ``reference_texts_per_s`` were taken side by side on
     ``measured_on``.

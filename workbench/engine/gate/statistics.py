@@ -50,6 +50,7 @@ POWER: Final = 0.8
 _Z: Final = 1.959963984540054  # normal quantile of 0.975
 _Z_POWER: Final = 0.8416212335729143  # normal quantile of 0.8
 _MOST: Final = 10_000_000  # texts nobody will label
+_FEW: Final = 10  # changed texts below which a bootstrap is not trusted alone
 _BLOCK: Final = 4_000_000  # counts drawn at a time: 32 MB
 
 
@@ -135,12 +136,12 @@ def paired_bootstrap(
     return Interval(float(low), float(high))
 
 
-def widen(interval: Interval, estimate: float, n: int) -> Interval:
-    """``interval``, at least as wide as ``unseen_margin`` on both sides of ``estimate``.
+def widen(interval: Interval, estimate: float, n: int, *, changed: int) -> Interval:
+    """``interval``, at least as wide as ``unseen_margin`` where fewer than ten of the ``n`` texts ``changed``.
 
     A bootstrap knows only differences that were seen; with few of them it is too sure of itself.
     """
-    margin = unseen_margin(n)
+    margin = unseen_margin(n) if changed < _FEW else 0.0
     return Interval(max(-1.0, min(interval.low, estimate - margin)), min(1.0, max(interval.high, estimate + margin)))
 
 
@@ -163,12 +164,19 @@ def verdict(delta: float, interval: tuple[float, float], budget: float) -> Verdi
 
 
 def needed_samples(
-    delta: float, interval: Interval, n: int, budget: float, *, flips: tuple[int, int] | None = None
+    delta: float,
+    interval: Interval,
+    n: int,
+    budget: float,
+    *,
+    flips: tuple[int, int] | None = None,
+    changed: int = _FEW,
 ) -> int | None:
     """How many texts like these ``n`` would decide, with a chance of 80 %, were the rates seen here the true ones.
 
     ``delta``, ``interval`` and ``budget`` are shares. With ``flips`` (lost, gained) Tango's interval is asked;
-    without, the interval is taken to shrink with the root of n. None where no number below ten million would do.
+    without, ``interval`` is a plain bootstrap's, taken to shrink with the root of n, of a set in which ``changed``
+    texts differ. None where no number below ten million would do.
     """
     z = _Z + _Z_POWER
 
@@ -177,7 +185,7 @@ def needed_samples(
             low, high = score_interval(flips[0] * texts / n, flips[1] * texts / n, texts, z=z)
         else:
             shrink = math.sqrt(n / texts) * z / _Z
-            margin = unseen_margin(texts, z=z)
+            margin = unseen_margin(texts, z=z) if changed * texts / n < _FEW else 0.0
             low = delta - max((delta - interval.low) * shrink, margin)
             high = delta + max((interval.high - delta) * shrink, margin)
         return verdict(delta, (low, high), budget) != "inconclusive"
