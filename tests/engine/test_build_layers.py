@@ -71,6 +71,23 @@ def test_products_are_counted_by_what_they_read(layers, counts):
     assert layer_precisions(information(*layers)) == counts
 
 
+CLOSED = {
+    "Name": "{ForeignNode[tokens...sentiment]}",
+    "LayerType": "Myelin",
+    "Inputs": [tensor("Row major linear FP32")],
+    "TacticName": "",
+}
+
+
+def test_a_piece_that_the_inspector_does_not_open():
+    """Its inputs are the network's, FP32 in an engine of any precision: they prove nothing."""
+    assert layer_precisions(information(CLOSED, NORM)) == {}
+    kernels = [HALF["TacticName"], HALF["TacticName"], "sm80_xmma_gemm_f16f16_f16f16_f16_nn_n", SINGLE["TacticName"]]
+    plan = b"\0\1".join(name.encode() for name in kernels) + b"\0"
+    assert layer_precisions(information(CLOSED, NORM), plan) == {"FP16": 2, "FP32": 1}
+    assert layer_precisions(information(CLOSED, QUANTIZED), plan) == {"INT8": 1}
+
+
 @pytest.mark.parametrize("text", ["", "Layers:", "[]", "{}", '{"Layers": 3}'])
 def test_what_is_not_the_inspectors(text):
     with pytest.raises(EngineError, match="cannot be read"):

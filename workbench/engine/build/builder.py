@@ -253,8 +253,12 @@ def _finish(
         trt.check_header(plan, runtime=manifest.runtime)
         if native:
             found = trt.inspect_plan(plan, runtime=manifest.runtime)
-            prove_precision(found.layers, manifest.precision)
-            information, memory, verified = found.information, found.device_memory_bytes, "inspector"
+            information, memory = found.information, found.device_memory_bytes
+            if found.layers:
+                prove_precision(found.layers, manifest.precision)
+                verified = "inspector"
+            else:
+                logger.warning("The inspector does not say what the layers of %s compute in", manifest.engine_id)
     bar.update()
     manifest = replace(
         manifest,

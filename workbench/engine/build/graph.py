@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from workbench.engine.export.extra import import_onnx
 from workbench.errors import CalibrationError, EngineError
 from workbench.runtime.manifest import file_sha256
 from workbench.settings import settings
@@ -57,7 +56,13 @@ def convert(
     collected and kept there. Raises ModelError when the graph cannot be converted, CalibrationError when there are no
     texts that stand for what the model reads, EngineError for an unknown precision.
     """
-    onnx = import_onnx()
+    try:
+        import onnx
+    except ImportError:
+        raise EngineError(
+            "Building engines needs onnx, which is not installed. Install the extra in the workbench's checkout with: "
+            "pip install -c constraints.txt -e '.[engines]'"
+        ) from None
     from workbench.engine.graphs import Form, check_graph, to_fp16, to_int8
 
     if precision not in PRECISIONS:

@@ -2,7 +2,8 @@
 
 TensorRT 8.6 and 10 put the type of a tensor into words ("Row major linear FP16 format" under "Format/Datatype"), 11
 has "Format" and "DataType" apart. The kernel's name says what a matrix product reads and sums in
-("sm90_xmma_gemm_f16f16_f16f32_f32_..."), also in parts of the network that TensorRT compiles as one piece.
+("sm90_xmma_gemm_f16f16_f16f32_f32_..."). Where TensorRT compiled a part of the network as one piece ("Myelin"), 8.6
+says nothing of what is inside; then the names of the kernels in the plan itself are the witness.
 """
 
 from __future__ import annotations
@@ -22,25 +23,35 @@ _TYPES: Final = (
     ("FP16", re.compile(r"\bfp16\b|\bhalf\b|f16f16|_h16|h884|h1688|h16816|_fp16_|hmma", re.IGNORECASE)),
     ("FP32", re.compile(r"\bfp32\b|\bfloat\b|f32f32|sgemm|_fp32_|tf32", re.IGNORECASE)),
 )
+_KERNEL: Final = re.compile(rb"sm\d{2,3}_xmma_(?:gemm|fprop)_\w{8,200}")
 _PRODUCT: Final = re.compile(r"gemm|matmul|matrix.?multiply|\bfc|convolution|mha|fully.?connected", re.IGNORECASE)
 
 
-def layer_precisions(information: str) -> dict[str, int]:
+def layer_precisions(information: str, plan: bytes = b"") -> dict[str, int]:
     """How many layers compute in INT8, FP16 and FP32, from the inspector's JSON for a whole engine.
 
     Matrix products alone are counted where any layer can be told to be one; a layer counts under the narrowest type
-    among its inputs, weights and kernel. Raises EngineError when the text is not the inspector's.
+    among its inputs, weights and kernel. Where the products are inside a piece that the inspector does not open, the
+    different kernels named in ``plan`` are counted; empty where there are none. Raises EngineError when the text is not
+    the inspector's.
     """
     try:
         layers = json.loads(information)["Layers"]
-        found = [(_is_product(layer), _narrowest(layer)) for layer in layers if isinstance(layer, Mapping)]
+        known = [layer for layer in layers if isinstance(layer, Mapping)]
+        found = [(_is_product(layer), _narrowest(layer)) for layer in known if not _is_closed(layer)]
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"What TensorRT says of the engine's layers cannot be read ({error}). Build it again with a TensorRT "
             "version named in engines/README.md."
         ) from None
     products = [kind for is_product, kind in found if is_product and kind is not None]
-    chosen = products or [kind for _, kind in found if kind is not None]
+    if products:
+        chosen = products
+    elif any(map(_is_closed, known)):
+        names = {name.decode() for name in _KERNEL.findall(plan)}
+        chosen = [kind for name in names if (kind := _narrowest({"TacticName": name})) is not None]
+    else:
+        chosen = [kind for _, kind in found if kind is not None]
     return dict(Counter(chosen))
 
 
@@ -63,6 +74,10 @@ def prove_precision(counts: Mapping[str, int], precision: str) -> None:
             f"The engine is called {precision}, but the inspector finds these layers: {listed}. It is not kept. "
             "Build with another TensorRT version, or use precision fp32."
         )
+
+
+def _is_closed(layer: Mapping[str, Any]) -> bool:
+    return layer.get("LayerType") == "Myelin" or str(layer.get("Name", "")).startswith("{ForeignNode")
 
 
 def _is_product(layer: Mapping[str, Any]) -> bool:

@@ -74,7 +74,8 @@ class Built:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A plan that was loaded: layers by precision, the inspector's JSON, memory that a run needs."""
+    """A plan that was loaded: layers by precision (empty where nothing can be told), the inspector's JSON, and the
+    memory that a run needs."""
 
     layers: dict[str, int]
     information: str
@@ -200,7 +201,7 @@ def inspect_plan(plan: bytes, *, runtime: str) -> Inspection:
         ),
         None,
     )
-    return Inspection(layer_precisions(information), information, memory)
+    return Inspection(layer_precisions(information, plan), information, memory)
 
 
 def check_target(runtime: str, compute_capability: str | None, here: Host) -> str:
@@ -277,7 +278,7 @@ def _hold_in_fp32(trt: ModuleType, network: Any) -> None:
         kinds.add(trt.LayerType.NORMALIZATION)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type in kinds:
+        if layer.type in kinds and layer.get_input(0).dtype in (trt.DataType.FLOAT, trt.DataType.HALF):
             layer.precision = trt.DataType.FLOAT
 
 
