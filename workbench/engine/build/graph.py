@@ -60,7 +60,7 @@ def convert(
         import onnx
     except ImportError:
         raise EngineError(
-            "Building engines needs onnx, which is not installed. Install the extra in the workbench's checkout with: "
+            "Building engines needs onnx, which is not installed. Install the extra in the workbench's checkout: "
             "pip install -c constraints.txt -e '.[engines]'"
         ) from None
     from workbench.engine.graphs import Form, check_graph, to_fp16, to_int8

@@ -32,8 +32,8 @@ def layer_precisions(information: str, plan: bytes = b"") -> dict[str, int]:
 
     Matrix products alone are counted where any layer can be told to be one; a layer counts under the narrowest type
     among its inputs, weights and kernel. Where the products are inside a piece that the inspector does not open, the
-    different kernels named in ``plan`` are counted; empty where there are none. Raises EngineError when the text is not
-    the inspector's.
+    different kernels named in ``plan`` are counted; empty where there are none. Raises EngineError when the text is
+    not the inspector's.
     """
     try:
         layers = json.loads(information)["Layers"]
