@@ -25,8 +25,9 @@ PINNED = {
     "torch": "2.13.0",
     "tensorrt": "11.4.0.106",
     "pycuda": "2026.1",
+    "tensorrt-rtx": "1.7.1.116",
 }
-BESIDE = ("onnx", "onnxruntime", "transformers")
+BESIDE = ("onnx", "onnxruntime", "scikit-learn", "transformers")
 
 
 def resolve(python: str) -> tuple[tuple[int, int], dict[str, str]]:
