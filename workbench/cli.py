@@ -264,6 +264,7 @@ def doctor(workspace: WorkspaceOption = None) -> None:
 bench_app = typer.Typer(help="Measure the workbench beside others on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(engines_app, name="engines")
+app.add_typer(calibration_app, name="calibration")
 
 
 @bench_app.command("cpu")
