@@ -15,6 +15,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from workbench.cli_calibration import calibration_app
 from workbench.cli_compare import engines_app
 from workbench.errors import ExtractError, NotebookError, RunLockedError, WorkbenchError, WorkspaceError
 from workbench.settings import settings
