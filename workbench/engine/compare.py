@@ -67,6 +67,7 @@ class EngineRow:
     stale: tuple[str, ...] = ()
     reason: str = ""
     recipe: tuple[str, ...] = ()
+    method: str | None = None
     build_s: float | None = None
 
     @property
@@ -75,7 +76,8 @@ class EngineRow:
         count = len(self.recipe)
         kept = f", {count} {'group' if count == 1 else 'groups'} kept" if count else ""
         where = "" if self.target == "cpu" else f" {self.target}"
-        return f"{self.precision.upper()} {self.runtime}{where}{kept}"
+        how = f" {self.method}" if self.method not in (None, "entropy") else ""
+        return f"{self.precision.upper()}{how} {self.runtime}{where}{kept}"
 
     @property
     def single(self) -> Speed | None:
@@ -92,6 +94,7 @@ class EngineRow:
         return {
             **{name: getattr(self, name) for name in ("name", "precision", "runtime", "target", "plan_bytes")},
             "recipe": list(self.recipe),
+            "method": self.method,
             "build_s": self.build_s,
             "gate": {task: result.to_dict() for task, result in self.gate.items()},
             "speeds": [speed.to_dict() for speed in self.speeds],
@@ -328,6 +331,7 @@ def _row(
         stale=staleness(manifest, engines=folder.parent, here=here),
         reason=reason,
         recipe=manifest.recipe,
+        method=str(manifest.calibration["method"]) if manifest.calibration is not None else None,
         build_s=manifest.build_s,
     )
 
