@@ -120,7 +120,7 @@ def model_toml(
             "temperatures": dict(calibration.temperatures),
         },
         "topics": {"kind": "labels", "labels": list(TOPICS), "thresholds": list(calibration.thresholds)},
-        "entities": {"kind": "tags", "labels": list(ENTITY_TAGS)},
+        "entities": {"kind": "tags", "labels": list(ENTITY_TAGS), "strict": True},
     }
     fits = {
         "languages": [_rounded(asdict(fit)) for fit in calibration.languages],
