@@ -53,8 +53,10 @@ class CalibrationSet:
     @classmethod
     def of(cls, rows: Sequence[tuple[str, str, str]]) -> CalibrationSet:
         """A set of (text, stratum, language) rows; a text that stands there twice counts once."""
-        unique = {text: (text, stratum, language) for text, stratum, language in reversed(rows)}
-        kept = list(reversed(unique.values()))
+        unique: dict[str, tuple[str, str, str]] = {}
+        for row in rows:
+            unique.setdefault(row[0], row)
+        kept = list(unique.values())
         digest = hashlib.sha256()
         for text, _, _ in kept:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

@@ -18,8 +18,9 @@ METHODS: Final = ("entropy", "percentile-99.9", "percentile-99.99", "minmax")
 
 _BINS: Final = 4096
 _STRIDE: Final = 7
-"""Prime, so that it falls on every channel in turn. On the bundled sets the ranges differ by less than 1 % from those
-of all values, and collecting takes a third of the time."""
+"""Prime, so that it falls on every channel in turn. Against counting all values, on the bundled model and sets: 24 s
+for 33 s on two cores; the ranges of percentiles move by 0.1 % (99.9) and 0.4 % (99.99) in the median, by 4 % at most,
+those of entropy by 2.6 %."""
 _LEVELS: Final = 128
 """Values of an absolute number in INT8: 0 to 127."""
 _STEP: Final = 16

@@ -72,7 +72,7 @@ class Ranges:
         """Raises CalibrationError when ``text`` is not what ``to_json`` writes."""
         try:
             return cls._from_dict(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CalibrationError(f"These are no ranges: {error}. Collect them again.") from None
 
     @classmethod
