@@ -95,7 +95,8 @@ def read_weights(path: Path) -> Weights:
         if node.op_type == "Add" and "attention_bias" in node.input:
             found.scaled = any(producers.get(name) == "MatMul" for name in node.input)
         second = constants.get(node.input[1]) if len(node.input) > 1 else None
-        if node.op_type == "Gather" and constants.get(node.input[0], np.empty(0)).ndim == 2:
+        # Tokens are looked up; the positions are looked up or cut to the length.
+        if node.op_type in ("Gather", "Slice") and constants.get(node.input[0], np.empty(0)).ndim == 2:
             found.tables.append(constants[node.input[0]])
         elif node.op_type == "LayerNormalization":
             found.norms.append((constants[node.input[1]], constants[node.input[2]]))
