@@ -75,7 +75,7 @@ def search(
     target: Annotated[Optional[str], typer.Option(help="GPU to build that engine for, such as sm_89.")] = None,  # noqa: UP045
     method: Annotated[
         str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = "entropy",
+    ] = "percentile-99.99",
     validation: Annotated[Optional[Path], typer.Option(help="Another validation file.")] = None,  # noqa: UP045
     workspace: WorkspaceOption = None,
     out: Annotated[

@@ -41,7 +41,7 @@ def build(
     ] = "",
     method: Annotated[
         str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = "entropy",
+    ] = "percentile-99.99",
     calibration: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder with calibration texts; default: the project's."),

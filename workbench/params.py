@@ -247,7 +247,7 @@ class BuildEngines(_OfEngines):
     """What runs the engines; empty: tensorrt where it has a GPU, else onnxruntime."""
     target: str = ""
     """GPU to build for, such as sm_89 (tensorrt-rtx); empty: the one here."""
-    method: str = Field("entropy", pattern=r"^(entropy|percentile-99\.9|percentile-99\.99|minmax)$")
+    method: str = Field("percentile-99.99", pattern=r"^(entropy|percentile-99\.9|percentile-99\.99|minmax)$")
     """How INT8 ranges are found."""
 
     @property

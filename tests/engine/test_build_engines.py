@@ -96,7 +96,7 @@ def test_an_engine_for_the_cpu_runs(made, engines, precision):
 
 def test_int8_says_what_it_was_calibrated_with(made):
     manifest, _ = made("int8")
-    assert manifest.calibration["method"] == "entropy"
+    assert manifest.calibration["method"] == "percentile-99.99"
     assert manifest.calibration["n"] > 1000
     assert {len(manifest.calibration[key]) for key in ("data_sha256", "ranges_sha256")} == {64}
 

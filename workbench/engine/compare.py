@@ -76,7 +76,7 @@ class EngineRow:
         count = len(self.recipe)
         kept = f", {count} {'group' if count == 1 else 'groups'} kept" if count else ""
         where = "" if self.target == "cpu" else f" {self.target}"
-        how = f" {self.method}" if self.method not in (None, "entropy") else ""
+        how = f" {self.method}" if self.method not in (None, "percentile-99.99") else ""
         return f"{self.precision.upper()}{how} {self.runtime}{where}{kept}"
 
     @property

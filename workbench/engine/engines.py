@@ -151,7 +151,7 @@ def build_engines(
     runtime: str | None = None,
     profiles: str | None = None,
     keep: Sequence[str] = (),
-    method: str = "entropy",
+    method: str = "percentile-99.99",
     progress: bool = True,
     **options: Any,
 ) -> list[Manifest]:
@@ -278,7 +278,7 @@ def _rebuild(state: EngineState, home: Path, *, progress: bool, **options: Any) 
         target=old.target if old.gpu is None and old.compute_capability is not None else None,
         keep=old.recipe,
         profiles=profiles,
-        method=old.calibration["method"] if old.calibration is not None else "entropy",
+        method=old.calibration["method"] if old.calibration is not None else "percentile-99.99",
         version_compatible=old.version_compatible,
         force=True,
         progress=progress,

@@ -121,7 +121,7 @@ def search(
     strict: bool = False,
     runtime: str = "onnxruntime",
     target: str | None = None,
-    method: str = "entropy",
+    method: str = "percentile-99.99",
     validation: Path | None = None,
     calibration: Path | None = None,
     confirm: bool = True,

@@ -260,7 +260,7 @@ def rebuild_command(manifest: Manifest) -> str:
         words += ["--target", manifest.target]
     if manifest.recipe:
         words += ["--keep", ",".join(manifest.recipe)]
-    if manifest.calibration is not None and manifest.calibration["method"] != "entropy":
+    if manifest.calibration is not None and manifest.calibration["method"] != "percentile-99.99":
         words += ["--method", str(manifest.calibration["method"])]
     if manifest.version_compatible:
         words.append("--version-compatible")

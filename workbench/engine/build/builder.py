@@ -71,7 +71,7 @@ def build(
     target: str | None = None,
     profiles: Sequence[Profile] | None = None,
     keep: Sequence[str] = (),
-    method: str = "entropy",
+    method: str = "percentile-99.99",
     version_compatible: bool = False,
     workspace_gb: float = 4,
     optimization_level: int | None = None,

@@ -44,7 +44,7 @@ def convert(
     precision: str,
     form: str,
     keep: Sequence[str] = (),
-    method: str = "entropy",
+    method: str = "percentile-99.99",
     cache: Path,
     calibration: Path | None = None,
     progress: bool = False,
