@@ -50,7 +50,8 @@ class Histogram:
         self.largest = max(self.largest, largest)
         if largest > 0 and self.limit == 0:
             # A power of two, so that the same data in another order gives the same bins.
-            self.limit = float(2.0 ** np.ceil(np.log2(largest)))
+            # Not so small a one that bins a unit overflow a 32-bit float.
+            self.limit = float(2.0 ** max(np.ceil(np.log2(largest)), -100))
         while largest > self.limit:
             self.counts[: _BINS // 2] = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[_BINS // 2 :] = 0
