@@ -9,6 +9,7 @@ import typer
 
 from workbench.cli_engines import engines_app
 from workbench.settings import settings
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
 if TYPE_CHECKING:
     from workbench.workspace import Policies
@@ -75,7 +76,7 @@ def search(
     target: Annotated[Optional[str], typer.Option(help="GPU to build that engine for, such as sm_89.")] = None,  # noqa: UP045
     method: Annotated[
         str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = "percentile-99.99",
+    ] = DEFAULT_RANGE_METHOD,
     validation: Annotated[Optional[Path], typer.Option(help="Another validation file.")] = None,  # noqa: UP045
     workspace: WorkspaceOption = None,
     out: Annotated[

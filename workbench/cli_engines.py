@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
+
 __all__ = ["engines_app"]
 
 engines_app = typer.Typer(
@@ -41,7 +43,7 @@ def build(
     ] = "",
     method: Annotated[
         str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = "percentile-99.99",
+    ] = DEFAULT_RANGE_METHOD,
     calibration: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder with calibration texts; default: the project's."),

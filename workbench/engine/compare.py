@@ -37,6 +37,7 @@ from workbench.runtime.manifest import Manifest, find_plans, read_manifest, stal
 from workbench.runtime.session import Session
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 from workbench.workspace import Policies
 
@@ -76,7 +77,7 @@ class EngineRow:
         count = len(self.recipe)
         kept = f", {count} {'group' if count == 1 else 'groups'} kept" if count else ""
         where = "" if self.target == "cpu" else f" {self.target}"
-        how = f" {self.method}" if self.method not in (None, "percentile-99.99") else ""
+        how = f" {self.method}" if self.method not in (None, DEFAULT_RANGE_METHOD) else ""
         return f"{self.precision.upper()}{how} {self.runtime}{where}{kept}"
 
     @property

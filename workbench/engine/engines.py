@@ -23,6 +23,7 @@ from workbench.runtime.manifest import (
 )
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import MODEL_FILES, ModelSpec, load_spec
 
 __all__ = [
@@ -151,7 +152,7 @@ def build_engines(
     runtime: str | None = None,
     profiles: str | None = None,
     keep: Sequence[str] = (),
-    method: str = "percentile-99.99",
+    method: str = DEFAULT_RANGE_METHOD,
     progress: bool = True,
     **options: Any,
 ) -> list[Manifest]:
@@ -278,7 +279,7 @@ def _rebuild(state: EngineState, home: Path, *, progress: bool, **options: Any) 
         target=old.target if old.gpu is None and old.compute_capability is not None else None,
         keep=old.recipe,
         profiles=profiles,
-        method=old.calibration["method"] if old.calibration is not None else "percentile-99.99",
+        method=old.calibration["method"] if old.calibration is not None else DEFAULT_RANGE_METHOD,
         version_compatible=old.version_compatible,
         force=True,
         progress=progress,

@@ -39,6 +39,7 @@ from workbench.runtime import open_session
 from workbench.runtime.batching import PADDING_BIAS
 from workbench.runtime.manifest import file_sha256
 from workbench.runtime.session import Session
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 from workbench.workspace import Policies
 
@@ -121,7 +122,7 @@ def search(
     strict: bool = False,
     runtime: str = "onnxruntime",
     target: str | None = None,
-    method: str = "percentile-99.99",
+    method: str = DEFAULT_RANGE_METHOD,
     validation: Path | None = None,
     calibration: Path | None = None,
     confirm: bool = True,

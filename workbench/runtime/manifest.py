@@ -25,6 +25,7 @@ from workbench.errors import EngineError, ModelError
 from workbench.files import write_text
 from workbench.runtime.host import Host, this_host
 from workbench.runtime.session import reading_digest
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import load_spec
 
 __all__ = [
@@ -260,7 +261,7 @@ def rebuild_command(manifest: Manifest) -> str:
         words += ["--target", manifest.target]
     if manifest.recipe:
         words += ["--keep", ",".join(manifest.recipe)]
-    if manifest.calibration is not None and manifest.calibration["method"] != "percentile-99.99":
+    if manifest.calibration is not None and manifest.calibration["method"] != DEFAULT_RANGE_METHOD:
         words += ["--method", str(manifest.calibration["method"])]
     if manifest.version_compatible:
         words.append("--version-compatible")

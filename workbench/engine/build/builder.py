@@ -34,6 +34,7 @@ from workbench.runtime.manifest import (
     write_manifest,
 )
 from workbench.runtime.session import reading_digest
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 
 with warnings.catch_warnings():
@@ -71,7 +72,7 @@ def build(
     target: str | None = None,
     profiles: Sequence[Profile] | None = None,
     keep: Sequence[str] = (),
-    method: str = "percentile-99.99",
+    method: str = DEFAULT_RANGE_METHOD,
     version_compatible: bool = False,
     workspace_gb: float = 4,
     optimization_level: int | None = None,

@@ -13,6 +13,7 @@ from workbench.errors import CalibrationError, EngineError
 from workbench.runtime.manifest import file_sha256
 from workbench.settings import settings
 from workbench.tasks.encode import TextEncoder
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec
 
 __all__ = ["PRECISIONS", "ConvertedGraph", "calibration_folder", "calibration_sha256", "convert", "text_lengths"]
@@ -44,7 +45,7 @@ def convert(
     precision: str,
     form: str,
     keep: Sequence[str] = (),
-    method: str = "percentile-99.99",
+    method: str = DEFAULT_RANGE_METHOD,
     cache: Path,
     calibration: Path | None = None,
     progress: bool = False,

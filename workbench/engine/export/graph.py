@@ -12,6 +12,7 @@ from the tokens that are not padding; the sum runs in float32, the only type in 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,16 @@ from workbench.engine.export.extra import import_onnx, import_torch
 from workbench.engine.export.labels import LabelPlan
 from workbench.errors import ModelError
 
-__all__ = ["FAMILIES", "OPSET", "check_graph", "round_weights", "store_weights_fp16", "trace_graph"]
+__all__ = [
+    "FAMILIES",
+    "OPSET",
+    "check_graph",
+    "contract_problems",
+    "refuse_graph",
+    "round_weights",
+    "store_weights_fp16",
+    "trace_graph",
+]
 
 OPSET: Final = 17
 
@@ -184,12 +194,22 @@ def check_graph(path: Path, plan: LabelPlan) -> None:
     onnx = import_onnx()
     onnx.checker.check_model(str(path))
     model = onnx.load(str(path))
-    tail = ["batch", "sequence", len(plan.labels)] if plan.kind == "tags" else ["batch", len(plan.labels)]
+    tail: list[int | str] = ["sequence", len(plan.labels)] if plan.kind == "tags" else [len(plan.labels)]
+    problems = contract_problems(model, {plan.task: tail})
+    uses = {node.op_type for node in model.graph.node if "attention_bias" in node.input}
+    if uses != {"Add"}:
+        problems.append(f"attention_bias goes into {', '.join(sorted(uses)) or 'nothing'}, not only into additions")
+    refuse_graph(problems)
+
+
+def contract_problems(model: Any, outputs: Mapping[str, Sequence[int | str]]) -> list[str]:
+    """What is wrong with inputs, outputs and opset of an ONNX model; ``outputs``: shapes after the batch, by name."""
+    onnx = import_onnx()
     float32, int32 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
-    wanted = {
+    wanted: dict[str, tuple[int, list[int | str]]] = {
         "input_ids": (int32, ["batch", "sequence"]),
         "attention_bias": (float32, ["batch", 1, 1, "sequence"]),
-        plan.task: (float32, tail),
+        **{name: (float32, ["batch", *tail]) for name, tail in outputs.items()},
     }
     found = {}
     for value in (*model.graph.input, *model.graph.output):
@@ -203,9 +223,11 @@ def check_graph(path: Path, plan: LabelPlan) -> None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:
         problems.append(f"opsets are {opsets}, not {OPSET} alone")
-    uses = {node.op_type for node in model.graph.node if "attention_bias" in node.input}
-    if uses != {"Add"}:
-        problems.append(f"attention_bias goes into {', '.join(sorted(uses)) or 'nothing'}, not only into additions")
+    return problems
+
+
+def refuse_graph(problems: Sequence[str]) -> None:
+    """Raise ModelError when there are ``problems`` with a written graph."""
     if problems:
         raise ModelError(
             f"The exported graph is not what the workbench runs: {'; '.join(problems)}. Install the versions in "

@@ -22,6 +22,7 @@ from workbench.engine.quantize.histogram import METHODS, Histogram, Method
 from workbench.errors import CalibrationError, ModelError
 from workbench.files import write_text
 from workbench.tasks.encode import TextEncoder
+from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 
 __all__ = ["Ranges", "collect_ranges", "ranges_path"]
@@ -93,7 +94,7 @@ def collect_ranges(
     model_folder: Path | str,
     calibration_set: CalibrationSet,
     *,
-    method: str = "percentile-99.99",
+    method: str = DEFAULT_RANGE_METHOD,
     cache: Path | None = None,
     languages: Sequence[str] = ("en", "zh"),
     progress: bool = False,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workbench.engine.export.graph import OPSET, round_weights, store_weights_fp16
+from workbench.engine.export.graph import OPSET, contract_problems, refuse_graph, round_weights, store_weights_fp16
 from workbench.engine.training.encoder import Attention, Encoder, Layer
 from workbench.errors import ModelError
 from workbench.tasks.labels import ENTITY_TAGS, SENTIMENTS, TASKS, TOPICS
@@ -193,34 +193,19 @@ def check_graph(path: Path) -> None:
     """
     onnx.checker.check_model(str(path), full_check=True)
     model = onnx.load(str(path))
-    float32, float16, int32 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT32
-    wanted: dict[str, tuple[int, list[int | str]]] = {
-        "input_ids": (int32, ["batch", "sequence"]),
-        "attention_bias": (float32, ["batch", 1, 1, "sequence"]),
-        "sentiment": (float32, ["batch", _SIZES["sentiment"]]),
-        "topics": (float32, ["batch", _SIZES["topics"]]),
-        "entities": (float32, ["batch", "sequence", _SIZES["entities"]]),
-    }
-    found = {}
-    for value in (*model.graph.input, *model.graph.output):
-        kind = value.type.tensor_type
-        found[value.name] = (kind.elem_type, [dim.dim_param or dim.dim_value for dim in kind.shape.dim])
-    problems = [
-        f"{name} is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}"
-        for name in dict.fromkeys((*wanted, *found))
-        if found.get(name) != wanted.get(name)
-    ]
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets != {"": OPSET}:
-        problems.append(f"opsets are {opsets}, not {OPSET} alone")
+    problems = contract_problems(
+        model,
+        {
+            "sentiment": [_SIZES["sentiment"]],
+            "topics": [_SIZES["topics"]],
+            "entities": ["sequence", _SIZES["entities"]],
+        },
+    )
+    float16 = onnx.TensorProto.FLOAT16
     large = [item.name for item in model.graph.initializer if len(item.dims) >= 2 and item.data_type != float16]
     if large:
         problems.append(f"{', '.join(large)} not stored as FP16")
-    if problems:
-        raise ModelError(
-            f"The exported graph is not what the workbench runs: {'; '.join(problems)}. Install the versions in "
-            "constraints.txt: pip install -c constraints.txt -e '.[export]'"
-        )
+    refuse_graph(problems)
 
 
 def check_parity(path: Path, model: Encoder, *, seed: int = 20261122) -> float:
