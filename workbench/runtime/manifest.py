@@ -48,7 +48,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MANIFEST: Final = "manifest.json"
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 _SEAL: Final = "seal"
 _DECIDING: Final = (
     "model_sha256",
@@ -56,6 +56,7 @@ _DECIDING: Final = (
     "graph_sha256",
     "precision",
     "recipe",
+    "layout",
     "profiles",
     "calibration",
     "options",
@@ -70,7 +71,10 @@ _DECIDING: Final = (
 
 @dataclass(frozen=True)
 class Profile:
-    """An optimization profile: the smallest, usual and largest [batch, tokens] an engine takes."""
+    """An optimization profile: the smallest, usual and largest [batch, tokens] an engine takes.
+
+    In the padded layout ``tokens`` are those of each text, padding included; in the packed one those of the batch.
+    """
 
     min: tuple[int, int]
     opt: tuple[int, int]
@@ -92,10 +96,12 @@ class Manifest:
     ``model_sha256``: of the model folder's model.onnx; ``reading_sha256``: of its tokenizer and how its outputs are
     read (workbench.runtime.session.reading_digest); ``graph_sha256``: of the converted graph that was built.
     ``precision``: "fp32", "fp16", "int8", or "mixed" where the layer groups in ``recipe`` were kept back from INT8.
+    ``layout``: "padded" (input_ids [B, S]) or "packed" (all tokens of a batch in one row, without padding).
     ``compute_capability``: the target's, such as "8.9"; ``gpu``, ``driver`` and ``cuda_version`` are None where the
     engine was built for a GPU that was not there. ``calibration``: method, data_sha256, n, ranges_sha256.
     ``options``: what the builder was told beyond its defaults. ``cached``: ranges or timings came from an earlier
     build. ``verified``: "inspector", "executed" or "unverified on target". ``gate``: a result for each task judged.
+    ``batching``: how texts are best batched for it here, as measured by a warm-up; None before one.
     """
 
     engine_id: str
@@ -125,6 +131,8 @@ class Manifest:
     cached: bool = False
     version_compatible: bool = False
     gate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layout: str = "padded"
+    batching: Mapping[str, Any] | None = None
     schema: int = _SCHEMA
 
     @property
@@ -139,6 +147,7 @@ class Manifest:
         values["profiles"] = [profile.as_dict() for profile in self.profiles]
         values["calibration"] = dict(self.calibration) if self.calibration is not None else None
         values["options"] = dict(self.options)
+        values["batching"] = dict(self.batching) if self.batching is not None else None
         values["gate"] = {task: dict(result) for task, result in self.gate.items()}
         return values
 
@@ -150,6 +159,7 @@ def engine_id_of(
     graph_sha256: str,
     precision: str,
     recipe: tuple[str, ...],
+    layout: str,
     profiles: tuple[Profile, ...],
     calibration: Mapping[str, Any] | None,
     options: Mapping[str, Any],
@@ -166,6 +176,7 @@ def engine_id_of(
         "graph": graph_sha256,
         "precision": precision,
         "recipe": sorted(recipe),
+        "layout": layout,
         "profiles": [profile.as_dict() for profile in profiles],
         "calibration": dict(calibration) if calibration is not None else None,
         "options": dict(options),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.runtime.batching import PackedTexts
 from workbench.tasks.decode import READING
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec
@@ -57,6 +58,16 @@ class Session(Protocol):
         """Logits of ``outputs`` for ``input_ids`` [B, S] and ``attention_bias`` [B, 1, 1, S] (padding: -1e4).
 
         Raises ModelError when the session is closed or the backend cannot run the batch.
+        """
+
+    def run_packed(
+        self, texts: PackedTexts, outputs: Sequence[str], *, done: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits of ``outputs`` for any number of texts, in their order; the session makes the batches.
+
+        One row a text [N, labels] for outputs of kind "classes" and "labels", one row a token [T, labels] for
+        "tags". ``done`` is called, from any thread, with the number of texts finished since its last call. The same
+        text gets the same label whatever stands beside it. Raises ModelError as ``run`` does.
         """
 
     def close(self) -> None:

@@ -189,6 +189,7 @@ def _unbuilt(
         "graph_sha256": graph.sha256,
         "precision": graph.precision,
         "recipe": recipe,
+        "layout": "padded",
         "profiles": profiles,
         "calibration": graph.calibration,
         "options": options,
