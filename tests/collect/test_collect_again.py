@@ -204,6 +204,15 @@ def test_inside_a_running_event_loop(rogue, watch, fast):
     assert asyncio.run(cell()).counts["fetched"] == 1
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal gives it: a job that a shell starts in the background is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("in_loop", [False, True])
 def test_ctrl_c_keeps_what_was_archived(rogue, watch, fast, tmp_path, in_loop):
     good = rogue.page("/good", PAGE)
