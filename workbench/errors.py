@@ -9,6 +9,8 @@
     ├── ModelError          a model folder is incomplete or wrong, or a backend cannot run it
     ├── CalibrationError    calibration data is missing or does not stand for what the model reads
     ├── EngineError         an engine cannot be built, or cannot be used as it is
+    ├── BusyError           requests come faster than they are answered
+    │   └── DeadlineError   a request was not answered before its deadline
     ├── LakeError           a table does not match its declared schema
     ├── ReportError         a report cannot be written
     └── FlowError           a run did not finish
@@ -25,8 +27,10 @@ from pathlib import Path
 
 __all__ = [
     "ArchiveError",
+    "BusyError",
     "CalibrationError",
     "CollectError",
+    "DeadlineError",
     "EngineError",
     "ExtractError",
     "FlowError",
@@ -86,6 +90,14 @@ class CalibrationError(WorkbenchError):
 
 class EngineError(WorkbenchError):
     """An engine cannot be built, or cannot be used as it is: damaged, changed, or built for another machine."""
+
+
+class BusyError(WorkbenchError):
+    """Requests come faster than they are answered: there is no room for another."""
+
+
+class DeadlineError(BusyError):
+    """A request was not answered before its deadline."""
 
 
 class ReportError(WorkbenchError):
