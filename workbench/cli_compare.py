@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from workbench.cli_engines import engines_app
+from workbench.cli_options import MethodOption, ModelName, PolicyOption, TargetOption, ValidationOption, words_of
 from workbench.settings import settings
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from workbench.workspace import Policies
 
 __all__ = ["compare", "engines_app", "search"]
-
-WorkspaceOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10
-    typer.Option("-w", "--workspace", help="Take metric and budget from this workspace's [policy]."),
-]
-ModelName = Annotated[str, typer.Option(help="A model folder under engines/, or a path to one.")]
 
 
 @engines_app.command("compare")
@@ -30,11 +25,8 @@ def compare(
     ),
     model: ModelName = "reviews",
     engines: Annotated[str, typer.Option(help="Ids, or beginnings of them, with commas; default: all.")] = "",
-    validation: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Another validation file, for one task; default: the project's."),
-    ] = None,
-    workspace: WorkspaceOption = None,
+    validation: ValidationOption = None,
+    workspace: PolicyOption = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for compare.html, .md and .json; default: reports/engines/<model>."),
@@ -46,13 +38,13 @@ def compare(
     from workbench.errors import ParameterError
     from workbench.report.engines import write_comparison
 
-    tasks = [name.strip() for name in task.split(",") if name.strip()]
+    tasks = words_of(task)
     if validation is not None and len(tasks) != 1:
         raise ParameterError("A validation file is for one task. Name the task too: --task sentiment")
     found = compare_engines(
         model,
         tasks,
-        engines=[name.strip() for name in engines.split(",") if name.strip()] or None,
+        engines=words_of(engines) or None,
         validation={tasks[0]: validation} if validation is not None else None,
         policy=_policy(workspace),
         speed=speed,
@@ -73,12 +65,10 @@ def search(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Go on until the verdict is pass.")] = False,
     runtime: Annotated[str, typer.Option(help="Of the engine that confirms it.")] = "onnxruntime",
-    target: Annotated[Optional[str], typer.Option(help="GPU to build that engine for, such as sm_89.")] = None,  # noqa: UP045
-    method: Annotated[
-        str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = DEFAULT_RANGE_METHOD,
-    validation: Annotated[Optional[Path], typer.Option(help="Another validation file.")] = None,  # noqa: UP045
-    workspace: WorkspaceOption = None,
+    target: TargetOption = None,
+    method: MethodOption = DEFAULT_RANGE_METHOD,
+    validation: ValidationOption = None,
+    workspace: PolicyOption = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for search-<task>.html; default: reports/engines/<model>."),

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from workbench.cli_options import MethodOption, ModelOption, TargetOption, words_of
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
 __all__ = ["engines_app"]
@@ -15,11 +16,6 @@ engines_app = typer.Typer(
     help="Engines of the models: a precision, a runtime, and a proof that they read as FP32 does.",
     no_args_is_help=True,
 )
-
-ModelOption = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10
-    typer.Option(help="A model folder under engines/, or a path to one."),
-]
 
 
 @engines_app.command("build")
@@ -34,16 +30,11 @@ def build(
         Optional[str],  # noqa: UP045
         typer.Option(help="onnxruntime, tensorrt or tensorrt-rtx; default: tensorrt with a GPU, else onnxruntime."),
     ] = None,
-    target: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Build for this GPU, such as sm_89 (tensorrt-rtx); default: the one here."),
-    ] = None,
+    target: TargetOption = None,
     keep: Annotated[
         str, typer.Option(help="Layer groups to keep out of INT8, such as layer0.ffn2,layer5.output.")
     ] = "",
-    method: Annotated[
-        str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
-    ] = DEFAULT_RANGE_METHOD,
+    method: MethodOption = DEFAULT_RANGE_METHOD,
     calibration: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder with calibration texts; default: the project's."),
@@ -71,11 +62,11 @@ def build(
 
     made = build_engines(
         model_folders(model=model, task=task, every=every),
-        [name.strip() for name in precision.split(",") if name.strip()],
+        words_of(precision),
         task=task,
         runtime=runtime,
         target=target,
-        keep=[name.strip() for name in keep.split(",") if name.strip()],
+        keep=words_of(keep),
         method=method,
         calibration=calibration,
         profiles=profile,
