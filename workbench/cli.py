@@ -110,7 +110,7 @@ def score(
 
     loaded = resolve_workspace(workspace)
     result = score_week(loaded, Week.parse(week) if week else newest_week(loaded), backend=backend)
-    typer.echo(result.summary())
+    typer.echo(result.report())
 
 
 @app.command("score-file")

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from tests.runtime.tiny_model import TOML as MODEL_TOML
 from tests.runtime.tiny_model import make_tiny_model
+from workbench.cli import app
 from workbench.errors import ModelError
 from workbench.insight.scored import join_reviews, prefer_engines
 from workbench.report.figure_scores import sentiment_figure
@@ -292,6 +294,20 @@ def test_what_the_notebook_shows(shop: Shop, bundled: Path) -> None:
     assert "Ondine" in drawn
     assert f"{result.texts_read:,} read now at" in result.summary()
     assert result.engines[0].engine_id in result._repr_html_()
+
+
+def test_the_command_says_who_read_each_task_and_why(shop: Shop, bundled: Path, tiny: Path) -> None:
+    done = CliRunner().invoke(app, ["score", "-w", str(shop.root), "--week", str(WEEK)])
+    assert done.exit_code == 0, done.output
+    first, why = done.stdout.splitlines()
+    assert "read now at" in first
+    assert why.startswith("sentiment, topics, entities: the FP32 model of reviews reads (")
+    shop.models(f'[models.topics]\npath = "{tiny}"\n')
+    result = score_week(shop.workspace, WEEK, progress=False)
+    assert [line.partition(" of ")[0] for line in result.report().splitlines()[1:]] == [
+        "sentiment, entities: the FP32 model",
+        "topics: the FP32 model",
+    ]
 
 
 def test_an_empty_lake_is_no_error(tmp_path: Path, bundled: Path) -> None:

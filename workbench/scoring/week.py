@@ -103,6 +103,13 @@ class WeekScores:
             f"{speed}, {self._distinct - self.texts_read:,} scored before."
         )
 
+    def report(self) -> str:
+        """The summary, then a line for each engine: the tasks that it reads, and why it does."""
+        tasks: dict[str, list[str]] = {}
+        for task, why in self.chosen.items():
+            tasks.setdefault(why, []).append(task)
+        return "\n".join([self.summary(), *(f"{', '.join(own)}: {why}" for why, own in tasks.items())])
+
     def by_task(self) -> pl.DataFrame:
         """One row a task: model, engine, where it ran, texts with an answer and texts without."""
         rows = []
