@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["detect_language"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LANGUAGES", "detect_language"]
 
 # Enough of a text to tell; a long one is looked at in its beginning, middle and end.
 _SAMPLE: Final = 3000
@@ -45,7 +48,7 @@ _SCRIPTS: Final = {
     "amharic": "\u1200-\u137f",
     "latin": "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a",
 }
-_LETTERS: Final = {name: re.compile(f"[{ranges}]") for name, ranges in _SCRIPTS.items()}
+_SCRIPT_NAMES: Final = tuple(_SCRIPTS)
 _LANGUAGE_OF_SCRIPT: Final = {
     "kana": "ja",
     "hangul": "ko",
@@ -71,6 +74,9 @@ _LANGUAGE_OF_SCRIPT: Final = {
 }
 # A Chinese character or a kana says as much as three Latin letters, a Korean syllable as two.
 _WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
+_SCRIPT_WEIGHTS: Final = np.array([_WEIGHTS.get(name, 1) for name in _SCRIPT_NAMES])
+_KANA: Final = _SCRIPT_NAMES.index("kana")
+_HAN: Final = _SCRIPT_NAMES.index("han")
 
 _COMMON_WORDS: Final = {
     "en": "a the and of to in is for with that this are you your on it as from be or an by at we can was were not "
@@ -111,14 +117,13 @@ _COMMON_WORDS: Final = {
     "hi": "है और के का की में से को यह नहीं पर हैं बहुत अच्छा ने भी था लेकिन ही हो",
     "mr": "आहे आणि हे मध्ये नाही खूप चांगले पण मी ते या ची चा चे होते",
 }
-_WORDS: Final = {language: frozenset(words.split()) for language, words in _COMMON_WORDS.items()}
 _CANDIDATES: Final = {
     "cyrillic": ("ru", "uk", "bg"),
     "arabic": ("ar", "fa", "ur"),
     "devanagari": ("hi", "mr"),
 }
 _LATIN: Final = tuple(
-    language for language in _WORDS if not any(language in others for others in _CANDIDATES.values())
+    language for language in _COMMON_WORDS if not any(language in others for others in _CANDIDATES.values())
 )
 # What a text is when none of its words is known: the language most people write the script in.
 _USUAL: Final = {"cyrillic": "ru", "arabic": "ar", "devanagari": "hi"}
@@ -141,8 +146,33 @@ _OWN_LETTERS: Final = {
     "fa": "پچژگ",
     "ur": "ٹڈڑںھہےۓ",
 }
-_OWN: Final = {language: re.compile(f"[{letters}]") for language, letters in _OWN_LETTERS.items() if letters}
-_WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+
+LANGUAGES: Final = tuple(sorted({*_COMMON_WORDS, *_LANGUAGE_OF_SCRIPT.values()}))
+"""Every code that ``detect_language`` gives."""
+
+
+class _Group:
+    """Languages that share a script: who uses which word and which letter."""
+
+    def __init__(self, languages: tuple[str, ...], usual: str | None) -> None:
+        self.languages = languages
+        self.usual = usual
+        self.english = languages.index("en") if "en" in languages else -1
+        self.words: dict[str, list[int]] = {}
+        self.letters: dict[str, list[int]] = {}
+        for place, language in enumerate(languages):
+            for word in dict.fromkeys(_COMMON_WORDS[language].split()):
+                self.words.setdefault(word, []).append(place)
+            for letter in dict.fromkeys(_OWN_LETTERS.get(language, "")):
+                self.letters.setdefault(letter, []).append(place)
+
+
+_GROUPS: Final[Mapping[str, _Group]] = {
+    "latin": _Group(_LATIN, None),
+    **{script: _Group(languages, _USUAL[script]) for script, languages in _CANDIDATES.items()},
+}
+_WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_ASCII_LETTER: Final = re.compile("[A-Za-z]")
 # Addresses, mail and handles are Latin in every language.
 _NOT_WORDS: Final = re.compile(r"https?://[!-~]+|www\.[!-~]+|\S+@\S+\.\S+|[@#]\w+|<[^>]{0,200}>|&[a-z]+;", re.ASCII)
 
@@ -159,52 +189,66 @@ def detect_language(text: str) -> str | None:
     text = text if text.isascii() else unicodedata.normalize("NFKC", text)
     text = _NOT_WORDS.sub(" ", text) if any(mark in text for mark in "@#/<&.") else text
     if text.isascii():
-        return _by_words(text, _LATIN, None) if _LETTERS["latin"].search(text) else None
+        return _by_words(text, _GROUPS["latin"]) if _ASCII_LETTER.search(text) else None
     script = _main_script(text)
     if script is None:
         return None
-    if script in _LANGUAGE_OF_SCRIPT:
-        return _LANGUAGE_OF_SCRIPT[script]
-    return _by_words(text, _CANDIDATES.get(script, _LATIN), _USUAL.get(script))
+    return _LANGUAGE_OF_SCRIPT.get(script) or _by_words(text, _GROUPS[script])
+
+
+def _script_table() -> NDArray[np.uint8]:
+    """For each code point the place of its script in _SCRIPT_NAMES, and one past the last where it has none."""
+    table = np.full(0x110000, len(_SCRIPTS), np.uint8)
+    for place, ranges in enumerate(_SCRIPTS.values()):
+        for first, last in re.findall("(.)-(.)|.", ranges):
+            if first:
+                table[ord(first) : ord(last) + 1] = place
+    for single in "\u00aa\u00ba":
+        table[ord(single)] = _SCRIPT_NAMES.index("latin")
+    return table
+
+
+_SCRIPT_OF: Final = _script_table()
 
 
 def _main_script(text: str) -> str | None:
-    counts = {
-        name: found * _WEIGHTS.get(name, 1)
-        for name, pattern in _LETTERS.items()
-        if (found := len(pattern.findall(text)))
-    }
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    counts = np.bincount(_SCRIPT_OF[points], minlength=len(_SCRIPTS) + 1)[:-1] * _SCRIPT_WEIGHTS
     # A Japanese sentence has Han characters too, but never without kana for its endings; a Chinese one has the odd
     # の in a shop's name.
-    kana, han = counts.get("kana", 0), counts.get("han", 0)
+    kana, han = int(counts[_KANA]), int(counts[_HAN])
     if kana and kana * 6 >= han and not (kana == _WEIGHTS["kana"] and "の" in text and han >= 2 * kana):
-        counts["kana"] = kana + counts.pop("han", 0)
+        counts[_KANA], counts[_HAN] = kana + han, 0
     elif kana:
-        counts["han"] = han + counts.pop("kana")
-    return max(counts, key=lambda name: counts[name]) if counts else None
+        counts[_KANA], counts[_HAN] = 0, han + kana
+    best = int(counts.argmax())
+    return _SCRIPT_NAMES[best] if counts[best] else None
 
 
-def _by_words(text: str, candidates: tuple[str, ...], usual: str | None) -> str | None:
-    words = Counter(word.replace("’", "'") for word in _WORD.findall(text.lower()))
-    # One letter is a word in many languages, and a unit, a size or a list's mark in the others. A word said over and
-    # over says no more than one said a few times.
-    hits = {
-        language: sum(
-            min(words[word], 4) * (0.4 if len(word) == 1 and word.isascii() else 1) for word in known & words.keys()
-        )
-        for language, known in _WORDS.items()
-        if language in candidates
-    }
+def _by_words(text: str, group: _Group) -> str | None:
+    lower = text.lower()
+    words: dict[str, int] = {}
+    for word in _WORD.findall(lower.replace("’", "'")):
+        words[word] = words.get(word, 0) + 1
+    # One letter is a word in many languages, and a unit, a size or a list's mark in the others: it counts two fifths.
+    # A word said over and over says no more than one said a few times.
+    hits = [0] * len(group.languages)
+    for word in words.keys() & group.words.keys():
+        points = min(words[word], 4) * (2 if len(word) == 1 and word.isascii() else 5)
+        for place in group.words[word]:
+            hits[place] += points
     if not text.isascii():
-        for language in candidates:
-            if language in _OWN:
-                hits[language] += 2 * len(_OWN[language].findall(text.lower()))
-    if max(hits.values()) == 0:
+        for letter in lower:
+            if letter in group.letters:
+                for place in group.letters[letter]:
+                    hits[place] += 10
+    best = max(hits)
+    if best == 0:
         # A name, a word, an exclamation: English where nothing speaks against it.
-        return usual or ("en" if "".join(words).isascii() else None)
-    if "en" in hits:
-        hits["en"] += 1
-    best = max(hits.values())
-    leaders = [language for language in candidates if hits[language] == best]
-    # English comes first among equals: "no", "in" and "me" are words in half of Europe.
-    return "en" if "en" in leaders else leaders[0]
+        return group.usual or ("en" if "".join(words).isascii() else None)
+    if group.english >= 0:
+        hits[group.english] += 5
+        # English comes first among equals: "no", "in" and "me" are words in half of Europe.
+        if hits[group.english] >= best:
+            return "en"
+    return group.languages[hits.index(best)]
