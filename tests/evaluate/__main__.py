@@ -5,6 +5,7 @@ python -m tests.evaluate extraction --data ../shared/data --update-floors
 python -m tests.evaluate fit-text --data ../shared/data
 python -m tests.evaluate models --data ../shared/data
 python -m tests.evaluate models --validation FILE --task sentiment
+python -m tests.evaluate engines --data ../shared/data --model engines/reviews
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.evaluate import extraction_products, extraction_text, fit_text, floors, model_sets, models
+from tests.evaluate import engines, extraction_products, extraction_text, fit_text, floors, model_sets, models
 from workbench.errors import WorkbenchError
 from workbench.tasks.labels import TASKS
 
@@ -93,6 +94,48 @@ def _models(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _engines(arguments: argparse.Namespace) -> int:
+    if (arguments.sets is None) == (arguments.data is None):
+        print("Give the labelled folder with --data FOLDER, or packed sets with --sets FILE.", file=sys.stderr)
+        return 2
+    if arguments.answers is None and (arguments.only_read or arguments.only_judge):
+        print("Say where the answers are kept: --answers FOLDER.", file=sys.stderr)
+        return 2
+    try:
+        sets = model_sets.unpack(arguments.sets) if arguments.sets else model_sets.gate_sets(arguments.data)
+        if arguments.pack is not None:
+            model_sets.pack(sets, arguments.pack)
+            print(f"Wrote {arguments.pack}. There: python -m tests.evaluate engines --sets {arguments.pack.name}")
+            return 0
+        if arguments.only_judge:
+            reference, found = engines.split_reference(engines.stored(arguments.answers))
+        else:
+            reference, found = engines.read_engines(
+                arguments.model,
+                sets,
+                precisions=_names(arguments.precision),
+                runtime=arguments.runtime,
+                engines=_names(arguments.engines),
+                keep=arguments.answers,
+            )
+        if arguments.only_read:
+            print(f"Wrote the answers of FP32 and {len(found)} engines to {arguments.answers}.")
+            return 0
+        judged = engines.judge_engines(reference, found, sets)
+    except FileNotFoundError as error:
+        print(f"{error.filename} is missing. Give the folder that has it: --data FOLDER.", file=sys.stderr)
+        return 2
+    except (ValueError, WorkbenchError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(engines.report(judged))
+    return 0
+
+
+def _names(text: str) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] or None
+
+
 def _fit_text(arguments: argparse.Namespace) -> int:
     if not (arguments.data / extraction_text.ARCHIVE).is_file():
         print(
@@ -132,6 +175,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reading.add_argument("--update-floors", action="store_true", help="make these scores the gate's floors")
     reading.add_argument("--allow-lower", action="store_true", help="let --update-floors lower a floor")
     reading.set_defaults(run=_models)
+
+    judging = commands.add_parser("engines", help="the engines of a model beside FP32: accuracy, with a verdict")
+    judging.add_argument("--data", type=Path, help="folder with text/sentiment_zh_shopping.parquet and the others")
+    judging.add_argument("--sets", type=Path, metavar="FILE", help="what --pack wrote, in place of --data")
+    judging.add_argument("--pack", type=Path, metavar="FILE", help="write the sets for --sets, and stop")
+    judging.add_argument("--model", type=Path, default=models.BUNDLED, help="model folder; default: engines/reviews")
+    judging.add_argument("--precision", default="", help="of the engines, with commas; default: all")
+    judging.add_argument("--runtime", help="of the engines; default: all that run here")
+    judging.add_argument("--engines", default="", help="ids, or beginnings of them, with commas; default: all")
+    judging.add_argument("--answers", type=Path, metavar="FOLDER", help="keep what each engine said; read it once")
+    judging.add_argument("--only-read", action="store_true", help="stop when --answers are written")
+    judging.add_argument(
+        "--only-judge", action="store_true", help="judge what lies in --answers; no engine is needed"
+    )
+    judging.set_defaults(run=_engines)
 
     parsed = parser.parse_args(arguments)
     return int(parsed.run(parsed))

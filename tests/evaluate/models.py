@@ -47,7 +47,7 @@ from workbench.runtime import Session, open_session
 from workbench.runtime.read import Reading, read_texts
 from workbench.tasks.labels import SENTIMENTS
 
-__all__ = ["BUNDLED", "FLOOR_SAMPLE", "floors_of", "measure", "measure_sets", "report"]
+__all__ = ["BUNDLED", "FLOOR_SAMPLE", "columns_of", "floors_of", "measure", "measure_sets", "report"]
 
 FLOOR_SAMPLE = 250
 """The gate in the tests takes so many texts a set."""
@@ -190,7 +190,7 @@ def _topics(labelled: LabelledSet, parts: Sequence[Reading]) -> tuple[Metrics, T
 
 
 def _single_topic(labelled: LabelledSet, parts: Sequence[Reading]) -> tuple[Metrics, Tables]:
-    own = np.concatenate([_columns_of(part, labelled.labels) for part in parts])
+    own = np.concatenate([columns_of(part, labelled.labels) for part in parts])
     gold = [text.label[0] for text in labelled.texts]
     answers = _answers(own, labelled.labels)
     found = scores.accuracy(gold, answers)
@@ -210,7 +210,7 @@ def _single_topic(labelled: LabelledSet, parts: Sequence[Reading]) -> tuple[Metr
     return _verdict(metrics, labelled.bar), {"confusion": scores.confusion(gold, answers, labelled.labels)}
 
 
-def _columns_of(part: Reading, topics: Sequence[str]) -> NDArray[np.float64]:
+def columns_of(part: Reading, topics: Sequence[str]) -> NDArray[np.float64]:
     """Probabilities [N, K] of ``topics``; a topic that the model does not have has probability 0."""
     result = np.zeros((len(part.p_topics), len(topics)))
     for at, topic in enumerate(topics):
