@@ -101,7 +101,7 @@ def test_no_more_than_two_texts_begin_alike(texts, training_texts):
 @pytest.mark.data
 def test_nothing_is_taken_from_the_labelled_data(texts, training_texts):
     folder = os.environ.get("WORKBENCH_DATA")
-    if folder is None:
+    if not folder:
         pytest.skip("needs the labelled data: set WORKBENCH_DATA to the folder that has text/")
     from workbench.engine.training.corpus import read_examples, read_unlabelled
 
