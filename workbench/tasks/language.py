@@ -158,11 +158,14 @@ class _Group:
         self.languages = languages
         self.usual = usual
         self.english = languages.index("en") if "en" in languages else -1
-        self.words: dict[str, list[int]] = {}
+        self.words: dict[str, tuple[int, list[int]]] = {}
         self.letters: dict[str, list[int]] = {}
         for place, language in enumerate(languages):
             for word in dict.fromkeys(_COMMON_WORDS[language].split()):
-                self.words.setdefault(word, []).append(place)
+                # One letter is a word in many languages, and a unit, a size or a list's mark in the others: it counts
+                # two fifths of a word.
+                points = 2 if len(word) == 1 and word.isascii() else 5
+                self.words.setdefault(word, (points, []))[1].append(place)
             for letter in dict.fromkeys(_OWN_LETTERS.get(language, "")):
                 self.letters.setdefault(letter, []).append(place)
 
@@ -172,9 +175,16 @@ _GROUPS: Final[Mapping[str, _Group]] = {
     **{script: _Group(languages, _USUAL[script]) for script, languages in _CANDIDATES.items()},
 }
 _WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_ASCII_WORD: Final = re.compile("[a-z]+(?:'[a-z]+)?")
 _ASCII_LETTER: Final = re.compile("[A-Za-z]")
+# All but the characters of a usual Chinese or English text, whose compatibility forms are they themselves or commas,
+# brackets and the like. Saves most texts the normalization.
+_MAY_LOOK_ALIKE: Final = re.compile(
+    "[^\\x00-\\x7f\u4e00-\u9fff\u3001\u3002\u300a-\u3011\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u2014\u2018-\u201d]"
+)
 # Addresses, mail and handles are Latin in every language.
 _NOT_WORDS: Final = re.compile(r"https?://[!-~]+|www\.[!-~]+|\S+@\S+\.\S+|[@#]\w+|<[^>]{0,200}>|&[a-z]+;", re.ASCII)
+_MARKS: Final = ("@", "#", "<", "&", "://", "www.")  # one of these is in every match
 
 
 def detect_language(text: str) -> str | None:
@@ -186,8 +196,10 @@ def detect_language(text: str) -> str | None:
         part, middle = _SAMPLE // 3, len(text) // 2
         text = f"{text[:part]} {text[middle : middle + part]} {text[-part:]}"
     # Full-width letters and ligatures are the letters they look like.
-    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    text = _NOT_WORDS.sub(" ", text) if any(mark in text for mark in "@#/<&.") else text
+    if not text.isascii() and _MAY_LOOK_ALIKE.search(text):
+        text = unicodedata.normalize("NFKC", text)
+    if any(map(text.__contains__, _MARKS)):
+        text = _NOT_WORDS.sub(" ", text)
     if text.isascii():
         return _by_words(text, _GROUPS["latin"]) if _ASCII_LETTER.search(text) else None
     script = _main_script(text)
@@ -226,18 +238,20 @@ def _main_script(text: str) -> str | None:
 
 
 def _by_words(text: str, group: _Group) -> str | None:
-    lower = text.lower()
-    words: dict[str, int] = {}
-    for word in _WORD.findall(lower.replace("’", "'")):
-        words[word] = words.get(word, 0) + 1
-    # One letter is a word in many languages, and a unit, a size or a list's mark in the others: it counts two fifths.
-    # A word said over and over says no more than one said a few times.
+    lower, ascii_only = text.lower(), text.isascii()
+    words = _ASCII_WORD.findall(lower) if ascii_only else _WORD.findall(lower.replace("’", "'"))
+    known: dict[str, int] = {}
+    for word in words:
+        if word in group.words:
+            known[word] = known.get(word, 0) + 1
     hits = [0] * len(group.languages)
-    for word in words.keys() & group.words.keys():
-        points = min(words[word], 4) * (2 if len(word) == 1 and word.isascii() else 5)
-        for place in group.words[word]:
+    for word, times in known.items():
+        points, places = group.words[word]
+        # A word said over and over says no more than one said a few times.
+        points *= min(times, 4)
+        for place in places:
             hits[place] += points
-    if not text.isascii():
+    if not ascii_only:
         for letter in lower:
             if letter in group.letters:
                 for place in group.letters[letter]:
