@@ -20,6 +20,7 @@ from workbench.errors import EngineError, ParameterError
 from workbench.report.engines import accuracy_frame, comparison_html, markdown_table, slice_frame, speed_frame
 from workbench.report.figure_engines import search_figure
 from workbench.runtime.manifest import read_manifest, write_manifest
+from workbench.runtime.onnx import OnnxSession
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
 from workbench.workspace import Policies, SentimentPolicy
@@ -82,9 +83,37 @@ def test_speeds_are_taken_side_by_side(compared):
             assert speed.runs == 96 // speed.batch
             assert 2 < speed.tokens <= 64
         assert row.best.texts_per_s == max(speed.texts_per_s for speed in row.speeds)
-    base = compared.reference.best.texts_per_s
+    assert compared.reference.times == 1
     for row in compared.engines:
-        assert row.gate["topics"].speed_ratio == pytest.approx(row.best.texts_per_s / base, rel=0.01)
+        assert [speed.batch for speed in row.beside] == [1, 8, 32]
+        base = max(speed.texts_per_s for speed in row.beside)
+        assert row.times == row.best.texts_per_s / base
+        assert row.gate["topics"].speed_ratio == pytest.approx(row.times, rel=0.01)
+    middle = sorted(row.beside[0].texts_per_s for row in compared.engines)[1]
+    assert compared.reference.single.texts_per_s == middle
+
+
+def test_no_more_than_one_engine_is_open_at_a_time(small, built, monkeypatch):
+    opened = []
+    most = 0
+
+    class Counted(OnnxSession):
+        def __init__(self, *args, **kwargs):
+            nonlocal most
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+            most = max(most, len(opened))
+
+        def close(self):
+            super().close()
+            if self in opened:
+                opened.remove(self)
+
+    monkeypatch.setattr("workbench.runtime.onnx.OnnxSession", Counted)
+    found = compare_engines("small", ["sentiment"], speed=False, store=False, progress=False)
+    assert len(found.engines) == 3
+    assert most == 2  # FP32 is there all the time
+    assert not opened
 
 
 def test_tables_and_page_carry_every_verdict(compared):
@@ -147,7 +176,7 @@ def test_a_plan_for_a_gpu_that_is_not_here_is_unmeasured(small):
     manifest = build(small, precision="fp16", runtime="tensorrt-rtx", target="sm_89", progress=False)
     found = compare_engines("small", ["sentiment"], engines=[manifest.engine_id], speed=False)
     assert found.engines[0].gate["sentiment"].verdict == "unmeasured"
-    assert "tensorrt-rtx" in found.engines[0].reason
+    assert re.search(r"tensorrt-rtx|compute capability 8\.9", found.engines[0].reason)
     assert read_manifest(small / "plans" / manifest.engine_id).gate["sentiment"]["verdict"] == "unmeasured"
 
 

@@ -55,8 +55,8 @@ REFERENCE: Final = "reference"
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine. ``gate`` by task; ``speeds`` by batch size; ``stale`` says why it should be built again; ``reason``
-    why it could not be run here."""
+    """One engine. ``gate`` by task; ``speeds`` by batch size, and ``beside`` those of FP32, taken in turn with them;
+    ``stale`` says why it should be built again; ``reason`` why it could not be run here."""
 
     name: str
     precision: str
@@ -70,6 +70,7 @@ class EngineRow:
     recipe: tuple[str, ...] = ()
     method: str | None = None
     build_s: float | None = None
+    beside: tuple[Speed, ...] = ()
 
     @property
     def title(self) -> str:
@@ -88,7 +89,13 @@ class EngineRow:
     @property
     def best(self) -> Speed | None:
         """The batch size with the most texts a second."""
-        return max(self.speeds, key=lambda speed: speed.texts_per_s, default=None)
+        return _fastest(self.speeds)
+
+    @property
+    def times(self) -> float | None:
+        """How many times as fast as FP32, each with its best batch size; None where it was not timed."""
+        own, base = _fastest(self.speeds), _fastest(self.beside)
+        return own.texts_per_s / base.texts_per_s if own and base else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -99,6 +106,7 @@ class EngineRow:
             "build_s": self.build_s,
             "gate": {task: result.to_dict() for task, result in self.gate.items()},
             "speeds": [speed.to_dict() for speed in self.speeds],
+            "times": self.times,
             "stale": list(self.stale),
             "reason": self.reason,
         }
@@ -193,35 +201,30 @@ def compare_engines(
     wanted = _check_tasks(tasks, spec)
     sets = {task: read_validation(task, (validation or {}).get(task)) for task in wanted}
     plans = _choose(find_plans(folder.parent, folder.name), engines, spec)
-    here = this_host()
+    rows: list[EngineRow] = []
     with ExitStack() as stack:
         reference = stack.enter_context(open_session(folder, backend="onnxruntime"))
-        opened: dict[str, Session] = {REFERENCE: reference}
-        reasons: dict[str, str] = {}
-        for path, manifest in plans:
-            try:
-                opened[manifest.engine_id] = stack.enter_context(open_engine(path, manifest))
-            except (EngineError, ModelError) as error:  # noqa: PERF203 - one that cannot run here stops no other
-                reasons[manifest.engine_id] = str(error)
-        speeds: Mapping[str, tuple[Speed, ...]] = {}
-        if speed and plans:
-            texts = [text for item in sets.values() for text in item.texts]
-            speeds = measure_speeds(opened, texts, progress=progress)
-        total = sum(map(len, sets.values())) * len(opened) if plans else 0
         bar = stack.enter_context(
-            tqdm(total=total, desc="Judging", unit="text", disable=not progress, delay=2, leave=False)
+            tqdm(
+                total=len(_all_texts(sets)) * (len(plans) + 1) if plans else 0,
+                desc="Judging",
+                unit="text",
+                disable=not progress,
+                delay=2,
+                leave=False,
+            )
         )
         answers = {task: _read(reference, sets[task], bar) for task in wanted} if plans else {}
-        rows = []
+        # One engine at a time: all of them at once may not fit into memory.
         for path, manifest in plans:
-            session = opened.get(manifest.engine_id)
-            gate = {task: _judge(session, manifest, sets[task], answers[task], policy, bar) for task in wanted}
-            if session is None:
-                gate = {task: _kept(manifest, result, reasons[manifest.engine_id]) for task, result in gate.items()}
-            gate = _timed(gate, speeds.get(manifest.engine_id, ()), speeds.get(REFERENCE, ()))
+            row = _measure(path, manifest, reference, sets, answers=answers, policy=policy, speed=speed, bar=bar)
             if store:
-                _store(path, gate)
-            rows.append(_row(folder, manifest, gate, speeds, here, reasons.get(manifest.engine_id, "")))
+                _store(path, row.gate)
+            rows.append(row)
+        timed = [row.beside for row in rows if row.beside]
+        if speed and plans and not timed:
+            timed = [measure_speeds({REFERENCE: reference}, _all_texts(sets), progress=progress)[REFERENCE]]
+    base = _middle(timed)
     return Comparison(
         model=spec.title,
         folder=folder,
@@ -230,7 +233,7 @@ def compare_engines(
         tasks=wanted,
         sets=sets,
         reference=EngineRow(
-            REFERENCE, "fp32", "onnxruntime", "cpu", spec.onnx.stat().st_size, speeds=speeds.get(REFERENCE, ())
+            REFERENCE, "fp32", "onnxruntime", "cpu", spec.onnx.stat().st_size, speeds=base, beside=base
         ),
         engines=tuple(rows),
     )
@@ -262,8 +265,56 @@ def _read(session: Session, texts: ValidationSet, bar: Any) -> list[Any]:
     return answers
 
 
+def _measure(
+    path: Path,
+    manifest: Manifest,
+    reference: Session,
+    sets: Mapping[str, ValidationSet],
+    *,
+    answers: Mapping[str, Sequence[Any]],
+    policy: Policies | None,
+    speed: bool,
+    bar: Any,
+) -> EngineRow:
+    """One engine beside FP32, whose ``answers`` on ``sets`` are given."""
+    own: tuple[Speed, ...] = ()
+    beside: tuple[Speed, ...] = ()
+    reason = ""
+    try:
+        session = open_engine(path, manifest)
+    except (EngineError, ModelError) as error:
+        reason = str(error)
+        gate = {task: _kept(manifest, texts, policy, reason) for task, texts in sets.items()}
+        bar.update(sum(map(len, sets.values())))
+    else:
+        with session:
+            gate = {
+                task: _judge(session, manifest, texts, answers[task], policy, bar) for task, texts in sets.items()
+            }
+            if speed:
+                both = {REFERENCE: reference, manifest.engine_id: session}
+                speeds = measure_speeds(both, _all_texts(sets), progress=not bar.disable)
+                own, beside = speeds[manifest.engine_id], speeds[REFERENCE]
+                gate = _timed(gate, own, beside)
+    return EngineRow(
+        name=manifest.engine_id,
+        precision=manifest.precision,
+        runtime=manifest.runtime,
+        target=manifest.target,
+        plan_bytes=manifest.plan_bytes,
+        gate=gate,
+        speeds=own,
+        beside=beside,
+        stale=staleness(manifest, engines=reference.spec.folder.parent),
+        reason=reason,
+        recipe=manifest.recipe,
+        method=str(manifest.calibration["method"]) if manifest.calibration is not None else None,
+        build_s=manifest.build_s,
+    )
+
+
 def _judge(
-    session: Session | None,
+    session: Session,
     manifest: Manifest,
     texts: ValidationSet,
     reference: Sequence[Any],
@@ -271,8 +322,6 @@ def _judge(
     bar: Any,
 ) -> GateResult:
     metric, budget = policy_of(policy, texts.task, manifest.precision)
-    if session is None:
-        return GateResult.unmeasured(texts.task, metric, budget=budget, reason="")
     return judge(
         texts.task,
         texts.gold,
@@ -285,24 +334,40 @@ def _judge(
     )
 
 
-def _kept(manifest: Manifest, unmeasured: GateResult, reason: str) -> GateResult:
+def _kept(manifest: Manifest, texts: ValidationSet, policy: Policies | None, reason: str) -> GateResult:
     """What another machine measured, where this one cannot; else unmeasured, with the reason."""
-    stored = manifest.gate.get(unmeasured.task)
+    stored = manifest.gate.get(texts.task)
     if stored is not None:
         result = GateResult.from_dict(stored)
         if result.verdict != "unmeasured":
             return result
-    return replace(unmeasured, reason=reason)
+    metric, budget = policy_of(policy, texts.task, manifest.precision)
+    return GateResult.unmeasured(texts.task, metric, budget=budget, reason=reason)
 
 
-def _timed(gate: dict[str, GateResult], own: Sequence[Speed], reference: Sequence[Speed]) -> dict[str, GateResult]:
-    if not own or not reference:
+def _timed(gate: dict[str, GateResult], own: Sequence[Speed], beside: Sequence[Speed]) -> dict[str, GateResult]:
+    ours, theirs = _fastest(own), _fastest(beside)
+    if ours is None or theirs is None:
         return gate
-    ours, theirs = (max(speed.texts_per_s for speed in speeds) for speeds in (own, reference))
     return {
-        task: result.with_speed(ours, theirs, measured_on=_host_name()) if result.verdict != "unmeasured" else result
+        task: result.with_speed(ours.texts_per_s, theirs.texts_per_s, measured_on=_host_name())
         for task, result in gate.items()
     }
+
+
+def _fastest(speeds: Sequence[Speed]) -> Speed | None:
+    return max(speeds, key=lambda speed: speed.texts_per_s, default=None)
+
+
+def _middle(timed: Sequence[Sequence[Speed]]) -> tuple[Speed, ...]:
+    """FP32 was timed with each engine; of each batch size the middle one of those timings."""
+    by_size: dict[int, list[Speed]] = {}
+    for speeds in timed:
+        for speed in speeds:
+            by_size.setdefault(speed.batch, []).append(speed)
+    return tuple(
+        sorted(own, key=lambda speed: speed.texts_per_s)[len(own) // 2] for _, own in sorted(by_size.items())
+    )
 
 
 def _store(path: Path, gate: Mapping[str, GateResult]) -> None:
@@ -313,28 +378,8 @@ def _store(path: Path, gate: Mapping[str, GateResult]) -> None:
         write_manifest(path, replace(manifest, gate=merged))
 
 
-def _row(
-    folder: Path,
-    manifest: Manifest,
-    gate: Mapping[str, GateResult],
-    speeds: Mapping[str, tuple[Speed, ...]],
-    here: Any,
-    reason: str,
-) -> EngineRow:
-    return EngineRow(
-        name=manifest.engine_id,
-        precision=manifest.precision,
-        runtime=manifest.runtime,
-        target=manifest.target,
-        plan_bytes=manifest.plan_bytes,
-        gate=gate,
-        speeds=speeds.get(manifest.engine_id, ()),
-        stale=staleness(manifest, engines=folder.parent, here=here),
-        reason=reason,
-        recipe=manifest.recipe,
-        method=str(manifest.calibration["method"]) if manifest.calibration is not None else None,
-        build_s=manifest.build_s,
-    )
+def _all_texts(sets: Mapping[str, ValidationSet]) -> list[str]:
+    return [text for item in sets.values() for text in item.texts]
 
 
 def _host_name() -> str:

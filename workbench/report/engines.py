@@ -121,7 +121,6 @@ def choice_frame(choices: Sequence[Choice]) -> pl.DataFrame:
 
 def speed_frame(comparison: Comparison) -> pl.DataFrame:
     """One row for each engine, FP32 first: size, time for one text, best batch, texts a second."""
-    base = comparison.reference.best
     rows = []
     for row in comparison.rows:
         single, best = row.single, row.best
@@ -135,7 +134,7 @@ def speed_frame(comparison: Comparison) -> pl.DataFrame:
                 "batch p50 ms": best.p50_ms if best else None,
                 "batch p95 ms": best.p95_ms if best else None,
                 "texts/s": round(best.texts_per_s) if best else None,
-                "times FP32": best.texts_per_s / base.texts_per_s if best and base else None,
+                "times FP32": row.times,
                 "build s": row.build_s,
                 "stale": "; ".join(row.stale) or None,
                 "id": row.name,
