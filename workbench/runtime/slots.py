@@ -1,0 +1,369 @@
+"""Slots: what one batch needs to be under way on a GPU, and who has which.
+
+A slot holds execution contexts (one for each optimization profile), a stream, events, and pinned and device buffers.
+A batch is copied in, computed and copied out in the order of the slot's stream; while the GPU works on one slot, the
+host fills the next. Nothing waits on more than the slot's own event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import ModelError
+from workbench.runtime.cuda import Device, DeviceMemory, Graph, PinnedMemory
+from workbench.runtime.device_batches import UNREAD, Batch, Region, lay_out
+from workbench.tasks.spec import OutputKind
+
+__all__ = ["BusyClock", "Slot", "SlotPool", "SlotSizes"]
+
+logger = logging.getLogger(__name__)
+
+_GRAPHS: Final = 16
+"""Graphs kept in a slot: a single text has as many lengths where each is a multiple of 32, up to 512."""
+
+Item = TypeVar("Item")
+
+
+class ContextMaker(Protocol):
+    """A loaded plan, as a slot sees it. ``inputs`` and ``outputs`` by name: type; kind, number of labels, type."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[OutputKind, int, Any]]: ...
+
+    @property
+    def profiles(self) -> Sequence[Any]: ...
+
+    def new_context(self, profile: int, memory: DeviceMemory, stream: Any) -> Any:
+        """An execution context that works in ``memory``."""
+
+    def complaint(self) -> str:
+        """What the library said last, "" if nothing."""
+
+
+@dataclass
+class _Waiter:
+    owner: object
+    ready: threading.Event = field(default_factory=threading.Event)
+    item: Any = None
+
+
+class SlotPool(Generic[Item]):
+    """Things that are handed out one by one, first come, first served. Safe in threads.
+
+    Whoever takes one is its owner until it is given back; ``held`` tells what an owner has, so that an interrupt at
+    any moment loses none. ``closed``: what the ModelError says once the pool is closed.
+    """
+
+    def __init__(self, items: Sequence[Item], *, closed: str) -> None:
+        self._items = list(items)
+        self._owners: list[object | None] = [None] * len(self._items)
+        self._waiting: deque[_Waiter] = deque()
+        self._changed = threading.Condition()
+        self._message = closed
+        self._is_closed = False
+
+    def take(self, owner: object, *, wait: bool = True) -> Item | None:
+        """The next free thing, now ``owner``'s; without ``wait`` None where none is free or others are waiting.
+
+        Raises ModelError when the pool is closed.
+        """
+        with self._changed:
+            self._check()
+            if not self._waiting:
+                for index, own in enumerate(self._owners):
+                    if own is None:
+                        self._owners[index] = owner
+                        return self._items[index]
+            if not wait:
+                return None
+            waiter = _Waiter(owner)
+            self._waiting.append(waiter)
+        try:
+            waiter.ready.wait()
+        finally:
+            with self._changed:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+        if waiter.item is None:
+            raise ModelError(self._message)
+        item: Item = waiter.item
+        return item
+
+    def give(self, item: Item) -> None:
+        """Give it back: to whoever has waited longest."""
+        with self._changed:
+            index = next(place for place, own in enumerate(self._items) if own is item)
+            if self._waiting:
+                waiter = self._waiting.popleft()
+                self._owners[index] = waiter.owner
+                waiter.item = item
+                waiter.ready.set()
+            else:
+                self._owners[index] = None
+                self._changed.notify_all()
+
+    def held(self, owner: object) -> list[Item]:
+        """What ``owner`` has now."""
+        with self._changed:
+            return [item for item, own in zip(self._items, self._owners, strict=True) if own is owner]
+
+    def close(self, *, timeout: float) -> bool:
+        """Hand out nothing more, and wait until all is back; False when that took longer than ``timeout`` seconds."""
+        with self._changed:
+            self._is_closed = True
+            while self._waiting:
+                self._waiting.popleft().ready.set()
+            return self._changed.wait_for(lambda: all(own is None for own in self._owners), timeout)
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ModelError(self._message)
+
+
+class BusyClock:
+    """The time in which at least one batch computed, from the events of each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: Any = None
+        self.seconds = 0.0
+
+    def add(self, start: Any, end: Any) -> None:
+        """Add the time from ``start`` to ``end`` (events that are done), but for what was counted before.
+
+        An event may be recorded again only after the batch after its own was added: slots have two pairs.
+        """
+        with self._lock:
+            taken = end.time_since(start)
+            if self._last is not None:
+                # After a batch that failed, the last event may be under way again: then there is nothing to compare.
+                with contextlib.suppress(Exception):
+                    taken = min(taken, end.time_since(self._last))
+                if taken <= 0:
+                    return  # all of it lay within a batch that ended later
+            self._last = end
+            self.seconds += taken / 1000
+
+
+@dataclass(frozen=True)
+class SlotSizes:
+    """Bytes of a slot's buffers."""
+
+    inputs: int
+    outputs: int
+    activations: int
+
+
+@dataclass
+class _Flight:
+    """A batch under way."""
+
+    batch: Batch
+    outputs: dict[str, Region]
+    events: tuple[Any, Any, Any]
+
+
+@dataclass
+class _Recorded:
+    """A graph and what it was recorded from: its own context, whose state must not change any more."""
+
+    graph: Graph
+    context: Any
+
+
+class Slot:
+    """One batch at a time. The device must be active in every call. Raises OutOfDeviceMemory when it has no room."""
+
+    def __init__(self, device: Device, plan: ContextMaker, sizes: SlotSizes) -> None:
+        self._device, self._plan = device, plan
+        self._memory: list[DeviceMemory | PinnedMemory] = []
+        self._flight: _Flight | None = None
+        self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
+        self._keeps_graphs = True
+        self._turn = 0
+        self._contexts: list[Any] = []
+        try:
+            self._host_in = self._pinned(sizes.inputs)
+            self._host_out = self._pinned(sizes.outputs)
+            self._in = self._on_device(sizes.inputs)
+            self._out = self._on_device(sizes.outputs)
+            self._activations = self._on_device(sizes.activations)
+            self.stream = device.stream()
+            # Two sets, in turn: the clock may still need the last batch's.
+            self._events = [tuple(device.event() for _ in range(3)) for _ in range(2)]
+            self._contexts = [
+                plan.new_context(index, self._activations, self.stream) for index in range(len(plan.profiles))
+            ]
+        except BaseException:
+            self.free()
+            raise
+
+    def start(self, batch: Batch, wanted: Sequence[str]) -> None:
+        """Fill the buffers and queue everything. Raises ModelError when the engine does not take the batch."""
+        inputs, outputs, taken = self._regions(batch)
+        host = self._host_in.array
+        batch.fill({name: region.view(host) for name, region in inputs.items() if name != UNREAD})
+        begun, computed, done = events = self._events[self._turn]
+        self._turn = 1 - self._turn
+        self._flight = _Flight(batch, {name: outputs[name] for name in wanted}, (begun, computed, done))
+        recorded = self._recorded(batch, inputs, outputs, taken, wanted) if batch.key is not None else None
+        if recorded is not None:
+            begun.record(self.stream)
+            recorded.graph.launch(self.stream)
+            computed.record(self.stream)
+        else:
+            context = self._contexts[batch.profile]
+            self._bind(context, inputs, outputs)
+            self._device.copy_in(self._in.address, host[:taken], self.stream)
+            begun.record(self.stream)
+            self._compute(context, batch)
+            computed.record(self.stream)
+            self._copy_out(outputs, wanted)
+        events[2].record(self.stream)
+
+    def finish(self, result: Mapping[str, NDArray[np.float32]], clock: BusyClock) -> Batch:
+        """Wait for the batch that was started, put its values into ``result``, and give the batch.
+
+        Raises ModelError when a value is not a number.
+        """
+        flight = self._flight
+        if flight is None:
+            raise ModelError("No batch is under way in this slot.")
+        begun, computed, done = flight.events
+        done.synchronize()
+        clock.add(begun, computed)
+        for name, region in flight.outputs.items():
+            values = region.view(self._host_out.array)
+            with np.errstate(all="ignore"):
+                sound = np.isfinite(np.add.reduce(values, axis=None, dtype=np.float32))
+            if not sound and np.isnan(values).any():
+                raise ModelError(
+                    f"The engine gave values for {name} that are not numbers. Its precision may overflow with this "
+                    "model: build it in fp32, or compare the engines: workbench engines compare"
+                )
+            flight.batch.place(values, result[name], tags=self._plan.outputs[name][0] == "tags")
+        self._flight = None
+        return flight.batch
+
+    def settle(self) -> None:
+        """Wait for whatever is queued and forget it; never raises."""
+        self._flight = None
+        with contextlib.suppress(self._device.error):
+            self.stream.synchronize()
+
+    def free(self) -> None:
+        """Give everything back; a second call does nothing."""
+        if hasattr(self, "stream"):
+            self.settle()
+        while self._graphs:
+            self._graphs.popitem()[1].graph.free()
+        self._contexts = []
+        self._events = []
+        if hasattr(self, "stream"):
+            del self.stream
+        while self._memory:
+            self._memory.pop().free()
+
+    def _regions(self, batch: Batch) -> tuple[dict[str, Region], dict[str, Region], int]:
+        """Where inputs and outputs lie, and the bytes to copy in."""
+        names = sorted(self._plan.inputs, key=lambda name: name == UNREAD)  # what is not copied comes last
+        inputs, _ = lay_out({name: (batch.shapes[name], self._plan.inputs[name]) for name in names})
+        outputs, _ = lay_out(
+            {
+                name: ((*(batch.places if kind == "tags" else (batch.rows,)), labels), dtype)
+                for name, (kind, labels, dtype) in self._plan.outputs.items()
+            }
+        )
+        taken = max(region.end for name, region in inputs.items() if name != UNREAD)
+        for regions, memory in ((inputs, self._in), (outputs, self._out)):
+            if max(region.end for region in regions.values()) > memory.size:
+                raise ModelError(
+                    f"A batch of {batch.rows} texts and {' x '.join(map(str, batch.places))} places is larger than "
+                    "the buffers of the session. Send fewer texts at once."
+                )
+        return inputs, outputs, taken
+
+    def _bind(self, context: Any, inputs: Mapping[str, Region], outputs: Mapping[str, Region]) -> None:
+        for name, region in inputs.items():
+            if not context.set_input_shape(name, region.shape):
+                raise ModelError(
+                    f"The engine does not take {name} of {' x '.join(map(str, region.shape))}: "
+                    f"{self._plan.complaint() or 'it does not say why'}. Build it again with a profile for it."
+                )
+        places = [(name, self._in.address + region.offset) for name, region in inputs.items()]
+        places += [(name, self._out.address + region.offset) for name, region in outputs.items()]
+        for name, address in places:
+            if not context.set_tensor_address(name, address):
+                raise ModelError(f"The engine takes no address for {name}: {self._plan.complaint()}. Build it again.")
+
+    def _compute(self, context: Any, batch: Batch) -> None:
+        if not context.execute_async_v3(self.stream.handle):
+            raise ModelError(
+                f"The engine could not run a batch of {batch.rows} texts and {' x '.join(map(str, batch.places))} "
+                f"places: {self._plan.complaint() or 'it does not say why'}. Look at the GPU with nvidia-smi, and "
+                "build the engine again."
+            )
+
+    def _copy_out(self, outputs: Mapping[str, Region], wanted: Sequence[str]) -> None:
+        for name in wanted:
+            region = outputs[name]
+            target = self._host_out.array[region.offset : region.end]
+            self._device.copy_out(target, self._out.address + region.offset, self.stream)
+
+    def _recorded(
+        self,
+        batch: Batch,
+        inputs: Mapping[str, Region],
+        outputs: Mapping[str, Region],
+        taken: int,
+        wanted: Sequence[str],
+    ) -> _Recorded | None:
+        """The graph for batches of this shape, recorded now where there is none; None where that does not work."""
+        key = (batch.key, tuple(wanted))
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+            return self._graphs[key]
+        if not self._keeps_graphs:
+            return None
+
+        def work() -> None:
+            self._device.copy_in(self._in.address, self._host_in.array[:taken], self.stream)
+            self._compute(context, batch)
+            self._copy_out(outputs, wanted)
+
+        try:
+            context = self._plan.new_context(batch.profile, self._activations, self.stream)
+            self._bind(context, inputs, outputs)
+            work()  # once as it is: what the library sets up on a first run cannot be recorded
+            self.stream.synchronize()
+            made = _Recorded(self._device.capture(self.stream, work), context)
+        except Exception as error:  # whatever the library cannot do in a graph, it can do without
+            logger.warning("Single texts run without CUDA graphs: %s", error)
+            self._keeps_graphs = False
+            return None
+        while len(self._graphs) >= _GRAPHS:
+            self._graphs.popitem(last=False)[1].graph.free()
+        self._graphs[key] = made
+        return made
+
+    def _pinned(self, size: int) -> PinnedMemory:
+        memory = self._device.pin(size)
+        self._memory.append(memory)
+        return memory
+
+    def _on_device(self, size: int) -> DeviceMemory:
+        memory = self._device.allocate(size)
+        self._memory.append(memory)
+        return memory
