@@ -4,11 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from tests.runtime.tiny_model import TOML, make_network, make_tiny_model, make_tokenizer
 from workbench.errors import ModelError
 from workbench.runtime import Session, open_session
+from workbench.runtime.batching import PackedTexts
 from workbench.runtime.onnx import OnnxSession, usable_cores
 
 BIAS = np.zeros((1, 1, 1, 4), np.float32)
@@ -133,3 +136,70 @@ def test_a_pad_id_outside_the_vocabulary(folder):
 def test_more_tokens_than_the_network_has_places(folder):
     with open_session(folder) as session, pytest.raises(ModelError, match=r"a batch of 1 x 80 tokens.*max_tokens"):
         session.run(np.ones((1, 80), np.int32), np.zeros((1, 1, 1, 80), np.float32), ("sentiment",))
+
+
+def packed(rows):
+    lengths = [len(row) for row in rows]
+    return PackedTexts(np.concatenate(rows).astype(np.int32), np.cumsum([0, *lengths], dtype=np.int32))
+
+
+ROWS = st.lists(st.lists(st.integers(5, 40), min_size=1, max_size=62).map(lambda ids: [2, *ids, 3]), min_size=1)
+
+
+@given(ROWS, st.integers(8, 600), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_packed_texts_get_their_own_logits_in_their_order(tiny, rows, budget, threads):
+    outputs = ("topics", "sentiment", "entities")
+    told = []
+    with OnnxSession(tiny, threads=threads, token_budget=budget) as session:
+        found = session.run_packed(packed(rows), outputs, done=told.append)
+        assert {name: value.dtype for name, value in found.items()} == dict.fromkeys(outputs, np.float32)
+        assert [found[name].shape for name in outputs] == [(len(rows), 8), (len(rows), 3), (sum(map(len, rows)), 9)]
+        assert sum(told) == len(rows)
+        start = 0
+        for place, row in enumerate(rows):
+            bias = np.zeros((1, 1, 1, len(row)), np.float32)
+            alone = session.run(np.array([row], np.int32), bias, outputs)
+            assert found["sentiment"][place] == pytest.approx(alone["sentiment"][0], abs=1e-5)
+            assert found["topics"][place] == pytest.approx(alone["topics"][0], abs=1e-5)
+            assert found["entities"][start : start + len(row)] == pytest.approx(alone["entities"][0], abs=1e-5)
+            start += len(row)
+
+
+def test_no_packed_texts(tiny):
+    nothing = PackedTexts(np.empty(0, np.int32), np.zeros(1, np.int32))
+    with open_session(tiny) as session:
+        found = session.run_packed(nothing, ("sentiment", "entities"))
+    assert {name: value.shape for name, value in found.items()} == {"sentiment": (0, 3), "entities": (0, 9)}
+
+
+def test_packed_texts_from_many_threads(tiny):
+    texts = packed([[2, 10 + place % 7, 11, 3] * (1 + place % 5) for place in range(60)])
+    with open_session(tiny, threads=2) as session, ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: session.run_packed(texts, ("topics",))["topics"].tobytes(), range(12)))
+    assert len(set(found)) == 1
+
+
+def test_a_run_is_ended_by_who_is_told_of_it(tiny):
+    class EnoughError(Exception):
+        pass
+
+    def done(count):
+        told.append(count)
+        raise EnoughError
+
+    told: list[int] = []
+    texts = packed([[2, 10, 11, 3] * 16] * 400)
+    with OnnxSession(tiny, threads=1, token_budget=64) as session:
+        with pytest.raises(EnoughError):
+            session.run_packed(texts, ("topics",), done=done)
+        assert len(told) == 1
+        assert len(session.run_packed(packed([[2, 10, 3]]), ("topics",))["topics"]) == 1
+
+
+def test_packed_texts_of_a_closed_session(tiny):
+    session = open_session(tiny)
+    session.run_packed(packed([[2, 10, 3], [2, 11, 12, 10, 3]]), ("topics",))
+    session.close()
+    with pytest.raises(ModelError, match="is closed"):
+        session.run_packed(packed([[2, 10, 3]]), ("topics",))

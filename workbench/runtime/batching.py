@@ -47,13 +47,16 @@ def bucket_length(tokens: int, max_tokens: int) -> int:
     return min(-(-tokens // _STEP) * _STEP, max(tokens, max_tokens))
 
 
-def plan_batches(lengths: Sequence[int], *, max_tokens: int, token_budget: int) -> list[NDArray[np.intp]]:
+def plan_batches(
+    lengths: Sequence[int] | NDArray[np.int32], *, max_tokens: int, token_budget: int
+) -> list[NDArray[np.intp]]:
     """Groups of indices into ``lengths`` (tokens of each text) that are run together, the longest first.
 
     All texts of a group share a bucket, and a group has at most ``token_budget`` tokens after padding, but always at
     least one text. The longest come first so that a progress bar speeds up and memory is needed at once.
     """
-    buckets = np.array([bucket_length(length, max_tokens) for length in lengths], np.int64)
+    tokens = np.asarray(lengths, np.int64)
+    buckets = np.minimum(-(-tokens // _STEP) * _STEP, np.maximum(tokens, max_tokens))  # bucket_length of each
     order = np.argsort(-buckets, kind="stable")
     batches = []
     start = 0
