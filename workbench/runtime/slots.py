@@ -156,6 +156,11 @@ class BusyClock:
             self._last = end
             self.seconds += taken / 1000
 
+    def stop(self) -> None:
+        """Let go of the last event; the device must be active."""
+        with self._lock:
+            self._last = None
+
 
 @dataclass(frozen=True)
 class SlotSizes:

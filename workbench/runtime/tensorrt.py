@@ -373,6 +373,7 @@ class _Machine:
         self.device.users.discard(self)
 
     def _free(self, plan: Plan) -> None:
+        self._clock.stop()
         while self._slots:
             self._slots.pop().free()
         plan.free()
@@ -382,7 +383,12 @@ class _Machine:
         problem: OutOfDeviceMemory | None = None
         for batching in fallbacks(asked, longest=self.longest):
             if problem is not None:
-                logger.warning("%s Trying %d slots of %d tokens.", problem, batching.slots, batching.token_budget)
+                logger.warning(
+                    "%s Trying again with slots: %d, tokens of a batch: %d.",
+                    problem,
+                    batching.slots,
+                    batching.token_budget,
+                )
             sizes = SlotSizes(
                 *buffer_bytes(batching, longest=self.longest, inputs=plan.inputs, outputs=plan.outputs),
                 plan.activation_bytes,
@@ -393,7 +399,7 @@ class _Machine:
             except ProfileTaken as error:
                 if self._slots:
                     logger.warning(
-                        "The engine runs with %d slots, not %d: %s. %s",
+                        "The engine runs %d batches at once, not %d: %s. %s",
                         len(self._slots),
                         batching.slots,
                         error,
