@@ -1,0 +1,471 @@
+"""The TensorRT session on a real GPU: what it answers, in which order, what it leaves behind.
+
+Engines are built here from a small encoder (padded, three precisions) and, in the packed layout where the installed
+TensorRT builds it, from the bundled model; engines that lie in the bundled model's folder are tested beside them.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.engine.small_encoder import make_small_model
+from workbench.engine.build import build
+from workbench.errors import EngineError, ModelError
+from workbench.runtime import open_engine, open_session
+from workbench.runtime.batching import PackedTexts, pad_batch
+from workbench.runtime.cuda import open_device
+from workbench.runtime.manifest import engine_id_of, find_plans, read_manifest, staleness, write_manifest
+from workbench.runtime.onnx import OnnxSession
+from workbench.runtime.read import read_texts
+from workbench.runtime.tensorrt import TensorRtSession
+
+pytestmark = pytest.mark.gpu
+
+HOME = Path(__file__).parents[2]
+LAYOUTS = ("padded", "packed") if "layout" in inspect.signature(build).parameters else ("padded",)
+PRECISIONS = ("fp32", "fp16", "int8")
+# Shares of labels that may differ from FP32's: not every other label is a mistake, so wider than the gate's budgets.
+FLIPS = {"fp32": 0.002, "fp16": 0.01, "mixed": 0.05, "int8": 0.05}
+CLOSE = {"fp32": 2e-3, "fp16": 0.05, "int8": 0.5}  # of the spread of the logits, on random weights
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_small_model(tmp_path_factory.mktemp("engines") / "small")
+
+
+@pytest.fixture(scope="module")
+def engine(small):
+    """Builds an engine of the small model once and gives its folder."""
+    made = {}
+
+    def get(precision="fp16"):
+        if precision not in made:
+            manifest = build(small, precision=precision, runtime="tensorrt", tactic_sources="none", progress=False)
+            made[precision] = small / "plans" / manifest.engine_id
+        return made[precision]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A packed FP16 engine of the bundled model: the one in its folder, or built here."""
+    if "packed" not in LAYOUTS:
+        pytest.skip("this version builds no packed engines")
+    found = [path for path, item in bundled_engines() if (item.layout, item.precision) == ("packed", "fp16")]
+    if found:
+        return found[0]
+    folder = tmp_path_factory.mktemp("bundled") / "reviews"
+    shutil.copytree(HOME / "engines" / "reviews", folder, ignore=shutil.ignore_patterns("plans"))
+    try:
+        manifest = build(
+            folder, precision="fp16", runtime="tensorrt", tactic_sources="none", layout="packed", progress=False
+        )
+    except EngineError as error:
+        pytest.skip(f"no packed engine can be built here: {error}")
+    return folder / "plans" / manifest.engine_id
+
+
+@pytest.fixture(params=["padded", "packed"])
+def any_layout(request):
+    """An engine's folder in each layout."""
+    return request.getfixturevalue("packed") if request.param == "packed" else request.getfixturevalue("engine")()
+
+
+def bundled_engines():
+    """The bundled model's engines that can run here."""
+    home = HOME / "engines"
+    return [
+        (path, item)
+        for path, item in find_plans(home, "reviews")
+        if item.runtime == "tensorrt" and not staleness(item, engines=home)
+    ]
+
+
+def model_of(path):
+    return path.resolve().parent.parent
+
+
+def texts_of(sizes, vocabulary, seed=0):
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    random = np.random.default_rng(seed)
+    return PackedTexts(random.integers(5, vocabulary, ends[-1]).astype(np.int32), ends)
+
+
+def random_texts(count, session, seed=0):
+    sizes = np.random.default_rng(seed).integers(1, session.spec.max_tokens + 1, count)
+    return texts_of(sizes, session.encoder.vocabulary_size, seed)
+
+
+def reference(session, texts):
+    """What onnxruntime gives in FP32, a text at a time."""
+    outputs = list(session.spec.outputs)
+    parts = {name: [] for name in outputs}
+    with OnnxSession(session.spec.folder) as model:
+        for start, end in zip(texts.cu_seqlens[:-1], texts.cu_seqlens[1:], strict=True):
+            row = texts.input_ids[start:end]
+            values = model.run(*pad_batch([row], len(row), pad_id=session.spec.pad_id), outputs)
+            for name in outputs:
+                parts[name].append(values[name][0] if session.spec.outputs[name].kind == "tags" else values[name])
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def validation_texts(limit=None):
+    texts = [
+        json.loads(line)["text"]
+        for task in ("sentiment", "topics", "entities")
+        for line in (HOME / "calibration" / task / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return texts[:limit]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_small_model_in_each_precision(engine, precision):
+    with open_engine(engine(precision)) as session:
+        assert (session.backend, session.precision) == ("tensorrt", precision)
+        assert session.engine_id == engine(precision).name
+        texts = random_texts(200, session)
+        values = session.run_packed(texts, list(session.spec.outputs))
+        wanted = reference(session, texts)
+        for name, expected in wanted.items():
+            assert values[name].shape == expected.shape
+            assert values[name].dtype == np.float32
+            assert np.abs(values[name] - expected).max() <= CLOSE[precision] * expected.std()
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_the_bundled_engines_give_the_labels_of_fp32(number):
+    found = bundled_engines()
+    if number >= len(found):
+        pytest.skip(f"the bundled model has {len(found)} engines for this GPU")
+    path, manifest = found[number]
+    texts = validation_texts()
+    with OnnxSession(model_of(path)) as model:
+        wanted = read_texts(model, texts)
+    with open_engine(path) as session:
+        given = read_texts(session, texts)
+    allowed = FLIPS[manifest.precision]
+    for name in ("sentiment", "topics", "entities"):
+        pairs = list(zip(getattr(given, name), getattr(wanted, name), strict=True))
+        changed = sum(ours != theirs for ours, theirs in pairs) / len(pairs)
+        # A text has several topics and entities, each of which may change.
+        assert changed <= allowed * (1 if name == "sentiment" else 3), (manifest.precision, manifest.layout, name)
+
+
+def test_a_packed_engine_agrees_with_fp32(packed):
+    texts = validation_texts(400)
+    with OnnxSession(model_of(packed)) as model:
+        wanted = read_texts(model, texts, ("sentiment",))
+    with open_engine(packed) as session:
+        given = read_texts(session, texts, ("sentiment",))
+    assert np.nanmax(np.abs(given.p_sentiment - wanted.p_sentiment)) < 0.05
+    changed = sum(ours != theirs for ours, theirs in zip(given.sentiment, wanted.sentiment, strict=True))
+    assert changed <= 0.01 * len(texts)
+
+
+def test_order_and_count_under_random_lengths(any_layout):
+    with TensorRtSession(model_of(any_layout), engine=any_layout, batching={"slots": 3}) as session:
+        longest, outputs = session.spec.max_tokens, list(session.spec.outputs)
+        alone = {}
+
+        def of_one(size, seed):
+            if (size, seed) not in alone:
+                one = texts_of([size], session.encoder.vocabulary_size, seed)
+                alone[size, seed] = one.input_ids, session.run_packed(one, outputs)
+            return alone[size, seed]
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(st.tuples(st.integers(1, longest), st.integers(0, 3)), min_size=1, max_size=300))
+        def check(kinds):
+            ones = [of_one(*kind) for kind in kinds]
+            ends = np.concatenate([[0], np.cumsum([size for size, _ in kinds])]).astype(np.int32)
+            texts = PackedTexts(np.concatenate([ids for ids, _ in ones]), ends)
+            seen = []
+            values = session.run_packed(texts, outputs, done=seen.append)
+            assert sum(seen) == len(kinds)
+            for name in outputs:
+                expected = np.concatenate([own[name] for _, own in ones])
+                assert values[name].shape == expected.shape
+                assert np.abs(values[name] - expected).max() < 0.1 * max(1.0, float(expected.std()))
+
+        check()
+
+
+def test_a_padded_batch_on_either_layout(any_layout):
+    with open_engine(any_layout) as session:
+        texts = random_texts(70, session, seed=4)
+        rows = [texts.input_ids[a:b] for a, b in zip(texts.cu_seqlens[:-1], texts.cu_seqlens[1:], strict=True)]
+        width = int(texts.lengths.max())
+        outputs = list(session.spec.outputs)
+        padded = session.run(*pad_batch(rows, width, pad_id=session.spec.pad_id), outputs)
+        packed_values = session.run_packed(texts, outputs)
+        own = np.arange(width) < texts.lengths[:, None]
+        for name in outputs:
+            tags = session.spec.outputs[name].kind == "tags"
+            values = padded[name][own] if tags else padded[name]
+            assert np.abs(values - packed_values[name]).max() < 0.1 * max(1.0, float(values.std()))
+
+
+def test_single_texts_as_graphs_give_the_same(any_layout):
+    model = model_of(any_layout)
+    with (
+        TensorRtSession(model, engine=any_layout, batching={"graphs": True, "slots": 2}) as session,
+        TensorRtSession(model, engine=any_layout, batching={"graphs": False}) as plain,
+    ):
+        outputs = list(session.spec.outputs)
+        for size in (3, 20, 31, 32, 33, 60, 20, 3, session.spec.max_tokens, 20):
+            text = texts_of([size], session.encoder.vocabulary_size, size)
+            expected = plain.run_packed(text, outputs)
+            for _ in range(3):
+                values = session.run_packed(text, outputs)
+                for name in outputs:
+                    assert np.abs(values[name] - expected[name]).max() < 0.1 * max(1.0, float(expected[name].std()))
+        # Other shapes in between must not disturb what was recorded.
+        many = random_texts(100, session)
+        before = plain.run_packed(many, outputs)
+        after = session.run_packed(many, outputs)
+        assert all(np.abs(before[name] - after[name]).max() < 0.1 for name in outputs)
+
+
+def test_ten_thousand_batches_take_no_more_memory(engine):
+    device = open_device()
+    with TensorRtSession(model_of(engine()), engine=engine(), batching={"slots": 3}) as session:
+        outputs = list(session.spec.outputs)
+        batches = [random_texts(count, session, count) for count in (1, 2, 5, 9, 17)]
+
+        def taken():
+            with device.active():
+                free, _ = device.memory()
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+            return free, pages * resource.getpagesize()
+
+        def run(count):
+            start = session.stats()["batches"]
+            while session.stats()["batches"] - start < count:
+                for texts in batches:
+                    session.run_packed(texts, outputs)
+
+        run(1000)
+        free, host = taken()
+        run(10_000)
+        free_after, host_after = taken()
+        assert free - free_after <= 2 << 20
+        assert host_after - host <= 8 << 20
+
+
+def test_two_sessions_in_two_threads_and_one_in_four(engine):
+    problems = []
+    with open_engine(engine("fp16")) as first, open_engine(engine("fp32")) as second:
+        texts = random_texts(150, first, 8)
+        outputs = list(first.spec.outputs)
+        wanted = {id(session): session.run_packed(texts, outputs) for session in (first, second)}
+
+        def work(session):
+            try:
+                for _ in range(40):
+                    values = session.run_packed(texts, outputs)
+                    for name in outputs:
+                        np.testing.assert_array_equal(values[name], wanted[id(session)][name])
+            except BaseException as error:
+                problems.append(error)
+
+        threads = [threading.Thread(target=work, args=(item,)) for item in (first, second, first, first)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not problems
+        stats = first.stats()
+        assert stats["texts"] == 1 + 150 + 3 * 40 * 150
+        assert stats["busy_s"] > 0
+
+
+def test_memory_is_reported_and_given_back(engine):
+    device = open_device()
+
+    def free():
+        with device.active():
+            return device.memory()[0]
+
+    with open_engine(engine()):
+        pass  # what a first session leaves loaded stays: kernels, the library's own
+    before = free()
+    session = open_engine(engine())
+    memory = session.memory
+    assert memory["activations"] >= 256 * session.slots
+    assert memory["device"] == sum(memory[name] for name in ("engine", "contexts", "activations", "buffers"))
+    session.close()
+    session.close()
+    assert before - free() <= 4 << 20
+    with pytest.raises(ModelError, match="is closed"):
+        session.run_packed(texts_of([3], 50), ["sentiment"])
+
+
+def test_short_memory_lowers_the_slots_or_says_so(engine, caplog):
+    device = open_device()
+    with open_engine(engine()) as session:
+        wanted = session.memory
+    with device.active():
+        kept = device.allocate(device.memory()[0] - wanted["device"] - (24 << 20))
+    try:
+        with TensorRtSession(model_of(engine()), engine=engine(), batching={"slots": 8}) as session:
+            assert session.slots == 8 or "Trying again" in caplog.text
+            session.run_packed(random_texts(50, session), ["sentiment"])
+    except (EngineError, ModelError) as error:
+        assert "memory" in str(error).lower() or "no room" in str(error)  # noqa: PT017 - either way is right
+    finally:
+        with device.active():
+            kept.free()
+    with open_engine(engine()) as session:
+        session.run_packed(random_texts(50, session), ["sentiment"])
+
+
+def test_texts_that_it_cannot_read(engine):
+    with open_engine(engine()) as session:
+        most = session.spec.max_tokens
+        with pytest.raises(ModelError, match=f"Text 0 has {most + 1} tokens"):
+            session.run_packed(texts_of([most + 1], 50), ["sentiment"])
+        with pytest.raises(ModelError, match="is no token id"):
+            session.run_packed(PackedTexts(np.array([10**6], np.int32), np.array([0, 1], np.int32)), ["sentiment"])
+        with pytest.raises(ModelError, match="The engine gives"):
+            session.run_packed(texts_of([3], 50), ["mood"])
+        assert session.run_packed(PackedTexts(np.zeros(0, np.int32), np.zeros(1, np.int32)), ["topics"])[
+            "topics"
+        ].shape == (0, 8)
+        session.run_packed(texts_of([3], 50), ["sentiment"])  # and goes on
+
+
+def altered(path, folder, data=None, **changes):
+    """A copy of an engine with another manifest, sealed again, in its own model folder."""
+    model = folder / "small"
+    shutil.copytree(model_of(path), model, ignore=shutil.ignore_patterns("plans"))
+    manifest = read_manifest(path)
+    changed = replace(manifest, **changes)
+    deciding = inspect.signature(engine_id_of).parameters
+    named = {item.name: getattr(changed, item.name) for item in fields(changed) if item.name in deciding}
+    data = (path / manifest.plan).read_bytes() if data is None else data
+    changed = replace(
+        changed,
+        engine_id=engine_id_of(**named),
+        plan_bytes=len(data),
+        plan_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    target = model / "plans" / changed.engine_id
+    target.mkdir(parents=True)
+    (target / changed.plan).write_bytes(data)
+    write_manifest(target, changed)
+    return target
+
+
+def test_an_engine_of_another_gpu(engine, tmp_path):
+    target = altered(engine(), tmp_path, compute_capability="5.0", gpu="Some other GPU")
+    with pytest.raises(EngineError, match=r"built for a GPU of compute capability 5\.0 .*workbench engines build"):
+        open_engine(target)
+    with pytest.raises(ModelError, match="every one is stale or of another GPU"):
+        open_session(tmp_path / "small", backend="tensorrt")
+
+
+def test_a_plan_that_is_none(engine, tmp_path):
+    target = altered(engine(), tmp_path, data=b"this was never a plan" * 500)
+    with pytest.raises(EngineError, match=r"cannot load the engine .*workbench engines build"):
+        open_engine(target)
+    plan = target / "engine.plan"
+    plan.write_bytes(plan.read_bytes()[:-1] + b"!")
+    with pytest.raises(EngineError, match="damaged or was changed"):
+        open_engine(target)
+
+
+def test_the_newest_fresh_engine_stands_for_the_model(engine, small):
+    engine("fp32")
+    with open_session(small, backend="tensorrt") as session:
+        assert session.engine_id == engine("fp16").name
+
+
+SCRIPT = """
+import sys, threading, time
+import numpy as np
+from workbench.runtime import open_engine
+from workbench.runtime.batching import PackedTexts
+session = open_engine(sys.argv[1])
+sizes = np.full(20000, 20)
+texts = PackedTexts(np.full(sizes.sum(), 7, np.int32), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+session.run_packed(texts, ["sentiment"])
+"""
+ENDINGS = {
+    "an exception in a batch": (
+        "def stop(count):\n    raise ValueError('stopped on purpose')\n"
+        "session.run_packed(texts, ['sentiment'], done=stop)",
+        1,
+        "stopped on purpose",
+    ),
+    "no close": ("print('over')", 0, ""),
+    "a thread still at work": (
+        "def work():\n    while True:\n        session.run_packed(texts, ['sentiment'])\n"
+        "threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.5)",
+        0,
+        "",
+    ),
+    "sys.exit in a run": (
+        "session.run_packed(texts, ['sentiment'], done=lambda count: sys.exit(3))",
+        3,
+        "",
+    ),
+}
+
+
+def python(code, path, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT + code, str(path)],
+        cwd=HOME,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_process_ends_cleanly(engine, ending):
+    code, status, said = ENDINGS[ending]
+    process = python(code, engine())
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors
+    assert said in errors
+    assert "context stack" not in errors
+    assert "clean-up operation failed" not in errors
+
+
+def test_ctrl_c_ends_cleanly(engine):
+    # A job in the background is started with the signal ignored; Python must see it.
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nprint('ready', flush=True)\n"
+        "while True:\n    session.run_packed(texts, ['sentiment'])"
+    )
+    for wait in (0.05, 0.31, 0.77):
+        process = python(code, engine())
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode in (130, -signal.SIGINT), errors
+        assert "KeyboardInterrupt" in errors
+        assert "context stack" not in errors
+        assert "clean-up operation failed" not in errors
