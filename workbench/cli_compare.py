@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from workbench.cli_engines import engines_app
-from workbench.cli_options import MethodOption, ModelName, PolicyOption, TargetOption, ValidationOption, words_of
+from workbench.cli_options import (
+    EnginesOption,
+    MethodOption,
+    ModelName,
+    PolicyOption,
+    TargetOption,
+    ValidationOption,
+    words_of,
+)
 from workbench.settings import settings
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
@@ -24,7 +32,7 @@ def compare(
         "sentiment,topics,entities"
     ),
     model: ModelName = "reviews",
-    engines: Annotated[str, typer.Option(help="Ids, or beginnings of them, with commas; default: all.")] = "",
+    engines: EnginesOption = "",
     validation: ValidationOption = None,
     workspace: PolicyOption = None,
     out: Annotated[

@@ -1,4 +1,4 @@
-"""`workbench engines`: build, list, check, prune, refresh. One command, one function, no logic."""
+"""`workbench engines`: build, list, check, prune, refresh, warm-up. One command, one function, no logic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from workbench.cli_options import MethodOption, ModelOption, TargetOption, words_of
+from workbench.cli_options import EnginesOption, MethodOption, ModelName, ModelOption, TargetOption, words_of
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
 __all__ = ["engines_app"]
@@ -142,3 +142,23 @@ def refresh(model: ModelOption = None) -> None:
     done = refresh_engines(model=model)
     typer.echo(done.summary())
     raise typer.Exit(1 if done.failed else 0)
+
+
+@engines_app.command("warm-up")
+def warm_up(
+    model: ModelName = "reviews",
+    engines: EnginesOption = "",
+    calibration: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with texts as long as those to read; default: the project's."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each engine, without loading it.")] = 10,
+) -> None:
+    """Measure how texts are best batched for the GPU engines here; their manifests keep it."""
+    from workbench.engine.warm_up import warm_up_engines
+
+    done = warm_up_engines(model, engines=words_of(engines) or None, calibration=calibration, seconds=seconds)
+    for item in done:
+        typer.echo(item.summary())
+    if not done:
+        typer.echo("No engines are built. Build some: workbench engines build --all")

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 __all__ = [
+    "EnginesOption",
     "MethodOption",
     "ModelName",
     "ModelOption",
@@ -23,6 +24,7 @@ ModelOption = Annotated[
     typer.Option(help="A model folder under engines/, or a path to one."),
 ]
 ModelName = Annotated[str, typer.Option(help="A model folder under engines/, or a path to one.")]
+EnginesOption = Annotated[str, typer.Option(help="Ids, or beginnings of them, with commas; default: all.")]
 TargetOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Build for this GPU, such as sm_89 (tensorrt-rtx); default: the one here."),

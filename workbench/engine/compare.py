@@ -46,7 +46,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-__all__ = ["Comparison", "EngineRow", "compare_engines", "model_home", "policy_of", "task_policy"]
+__all__ = ["Comparison", "EngineRow", "choose_plans", "compare_engines", "model_home", "policy_of", "task_policy"]
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def compare_engines(
     spec = load_spec(folder)
     wanted = _check_tasks(tasks, spec)
     sets = {task: read_validation(task, (validation or {}).get(task)) for task in wanted}
-    plans = _choose(find_plans(folder.parent, folder.name), engines, spec)
+    plans = choose_plans(find_plans(folder.parent, folder.name), engines, spec)
     rows: list[EngineRow] = []
     with ExitStack() as stack:
         reference = stack.enter_context(open_session(folder, backend="onnxruntime"))
@@ -246,9 +246,13 @@ def _check_tasks(tasks: Sequence[str], spec: ModelSpec) -> tuple[str, ...]:
     return tuple(task for task in TASKS if task in asked)
 
 
-def _choose(
+def choose_plans(
     plans: Sequence[tuple[Path, Manifest]], engines: Sequence[str] | None, spec: ModelSpec
 ) -> list[tuple[Path, Manifest]]:
+    """The plans that ``engines`` means (ids, or beginnings of them; None: all), by runtime and precision.
+
+    Raises ParameterError for an id that is not there.
+    """
     order = ("fp32", "fp16", "int8", "mixed")
     ordered = sorted(plans, key=lambda plan: (plan[1].runtime, order.index(plan[1].precision), plan[1].engine_id))
     if engines is None:

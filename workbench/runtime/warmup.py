@@ -1,7 +1,8 @@
 """How texts are best batched for an engine on this machine: measured once, kept in the engine's manifest.
 
 Three questions, one after the other: how many tokens a batch should have, how many batches should be under way at
-once, and whether single texts are faster as CUDA graphs. On the CPU only the first is asked.
+once, and whether single texts are faster as CUDA graphs. They are asked on a GPU only: on a CPU, batches of 128 to
+1024 tokens were equally fast to within 5 % (two cores, bundled model), so there is nothing to choose.
 """
 
 from __future__ import annotations
@@ -44,37 +45,34 @@ Opener = Callable[[Mapping[str, Any]], Session]
 
 _ENOUGH: Final = 0.98  # of the best rate: less difference is within the noise of a clock
 _GRAPHS_PAY: Final = 0.95  # of the time without graphs
+_RUNS: Final = 4
 _LEAST_TEXTS: Final = 512  # of fewer, padded batches would not find neighbours of their length
-_ROUNDS: Final = 2  # whatever slows the machine down for a while slows no way down alone
 _SINGLES: Final = 30
 _USUAL_SLOTS: Final = 2
-_CPU_BUDGETS: Final = (128, 256, 512, 1024, 2048)
 _SMALLEST: Final = 1024  # tokens a batch: below, one GPU kernel is shorter than its launch
 _SEED: Final = 11
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a warm-up tries: budgets in tokens, numbers of slots (the first one while budgets are tried), graphs."""
+    """What a warm-up tries: budgets in tokens, numbers of slots (the first one while budgets are tried), graphs.
+
+    ``longest``: tokens of the longest text that the engine takes.
+    """
 
     token_budgets: tuple[int, ...]
     max_texts: int
-    slots: tuple[int, ...]
-    graphs: bool
+    longest: int
+    slots: tuple[int, ...] = (_USUAL_SLOTS, 1, 3)
+    graphs: bool = True
 
 
-def options_of(manifest: Manifest, *, max_tokens: int, cores: int = 1) -> Options:
-    """What there is to try for an engine: from its profiles, and for onnxruntime from what caches usually hold.
-
-    ``max_tokens``: the longest text that the model reads. ``cores``: what onnxruntime runs on.
-    """
-    if manifest.runtime == "onnxruntime":
-        budgets = tuple(budget for budget in _CPU_BUDGETS if budget >= max_tokens // 4)
-        return Options(budgets, max_texts=max(budgets), slots=(cores,), graphs=False)
+def options_of(manifest: Manifest, *, max_tokens: int) -> Options:
+    """What there is to try for a GPU engine, from its profiles. ``max_tokens``: the longest text the model reads."""
     most = max(_most_tokens(profile, manifest.layout) for profile in manifest.profiles)
     longest = min(max_tokens, max(profile.max[1] for profile in manifest.profiles))
     budgets = tuple(most >> step for step in range(5) if most >> step >= max(longest, min(_SMALLEST, most)))
-    return Options(budgets, max(profile.max[0] for profile in manifest.profiles), (_USUAL_SLOTS, 1, 3), graphs=True)
+    return Options(budgets, max(profile.max[0] for profile in manifest.profiles), longest)
 
 
 def choose_batching(
@@ -95,7 +93,7 @@ def choose_batching(
         raise EngineError(
             "There are no texts to warm up with. Get the calibration texts back: git checkout -- calibration"
         )
-    ways = len(options.token_budgets) * _ROUNDS + (len(options.slots) - 1) * _ROUNDS + 2 * options.graphs
+    ways = len(options.token_budgets) + len(options.slots) - 1 + 2 * options.graphs
     with tqdm(total=ways, desc="Warm-up", unit="run", disable=not progress, delay=2, leave=False) as bar:
         trials = _Trials(open_with, lengths, options, seconds / ways, bar)
         budget = trials.best([(budget, options.slots[0]) for budget in sorted(options.token_budgets)])[0]
@@ -109,25 +107,21 @@ def choose_batching(
 def warm_up(engine: Path, lengths: Sequence[int], *, seconds: float = SECONDS, progress: bool = True) -> Manifest:
     """Measure the engine in ``engine`` and write its batching into its manifest; the engine's id stays.
 
-    ``lengths``: tokens of texts like those it will read. Raises EngineError or ModelError when it cannot run here.
+    ``lengths``: tokens of texts like those it will read. Raises EngineError or ModelError when it cannot run here,
+    and EngineError for an engine of onnxruntime, which needs no warm-up.
     """
     manifest, model = read_manifest(engine), engine.resolve().parent.parent
-    spec = load_spec(model)
     if manifest.runtime == "onnxruntime":
-        from workbench.runtime.onnx import OnnxSession, usable_cores
+        raise EngineError(
+            f"The engine {manifest.engine_id} is for onnxruntime, where all ways to batch are equally fast: it needs "
+            "no warm-up. Use it as it is."
+        )
+    from workbench.runtime.tensorrt import TensorRtSession
 
-        options = options_of(manifest, max_tokens=spec.max_tokens, cores=usable_cores())
+    def open_with(batching: Mapping[str, Any]) -> Session:
+        return TensorRtSession(model, engine=engine, manifest=manifest, batching=batching)
 
-        def open_with(batching: Mapping[str, Any]) -> Session:
-            return OnnxSession(model, engine=engine, token_budget=batching["token_budget"])
-    else:
-        from workbench.runtime.tensorrt import TensorRtSession
-
-        options = options_of(manifest, max_tokens=spec.max_tokens)
-
-        def open_with(batching: Mapping[str, Any]) -> Session:
-            return TensorRtSession(model, engine=engine, manifest=manifest, batching=batching)
-
+    options = options_of(manifest, max_tokens=load_spec(model).max_tokens)
     batching = choose_batching(open_with, lengths, options=options, seconds=seconds, progress=progress)
     logger.info("The engine %s reads batches of %d tokens", manifest.engine_id, batching["token_budget"])
     # Read again: a verdict may have been added meanwhile.
@@ -168,10 +162,9 @@ class _Trials:
 
     def best(self, ways: Sequence[Way]) -> Way:
         """Of ``ways``, the cheapest first, the first that is nearly as fast as the fastest."""
-        new = [way for way in ways if way not in self._rates]
-        for _ in range(_ROUNDS):
-            for way in new:
-                self._rates[way] = max(self._rates.get(way, 0.0), self._rate(way))
+        for way in ways:
+            if way not in self._rates:
+                self._rates[way] = self._rate(way)
                 self._bar.update()
         enough = _ENOUGH * max(self._rates[way] for way in ways)
         return next(way for way in ways if self._rates[way] >= enough)
@@ -228,7 +221,7 @@ class _Trials:
                 # Enough to fill the slots of every way, and as much as one run has time for.
                 least = 2 * max(self._options.slots) * max(self._options.token_budgets)
                 least = max(least, _LEAST_TEXTS * round(statistics.mean(self._lengths)))
-                self._texts = self._made(session, max(least, int(speed * self._seconds / 2)))
+                self._texts = self._made(session, max(least, int(speed * self._seconds / _RUNS)))
             rates: list[float] = []
             started = perf_counter()
             while not rates or perf_counter() - started < self._seconds:
@@ -241,7 +234,7 @@ class _Trials:
         return random_texts(
             self._lengths if lengths is None else lengths,
             tokens=tokens,
-            longest=session.spec.max_tokens,
+            longest=self._options.longest,
             vocabulary=session.encoder.vocabulary_size,
         )
 
