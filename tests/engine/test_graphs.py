@@ -204,6 +204,30 @@ def test_onnxruntime_computes_all_linears_in_int8(model, amax, tmp_path):
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     products = sum(kinds.count(kind) for kind in ("QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "MatMulInteger"))
     assert products == sum(len(group.nodes) for group in layer_groups(model))
+    assert "BiasGelu" not in kinds  # takes twice as long as Gelu
+
+
+def test_biases_are_steps_of_the_products(model, amax):
+    whole = to_int8(model, amax)
+    values = {item.name: numpy_helper.to_array(item) for item in whole.graph.initializer}
+    steps = {name: value for name, value in values.items() if value.dtype == np.int32 and name.endswith("_int32")}
+    assert len(steps) == 6 * LAYERS
+    expand = nodes_of(whole)["/layers.0.expand.out/Gemm"]
+    scale, bias = values[f"{expand.name}_bias_scale"], values[f"{expand.name}_bias_int32"]
+    (wanted,) = [item for item in model.graph.initializer if item.name == "layers.0.expand.bias"]
+    np.testing.assert_allclose(bias * scale, numpy_helper.to_array(wanted), atol=scale.max() / 2)
+
+
+def test_a_bias_beyond_int32_is_added_in_fp32(model, amax):
+    def enlarge(copy):
+        bias = next(item for item in copy.graph.initializer if item.name == "layers.0.contract.bias")
+        bias.CopyFrom(numpy_helper.from_array(1e9 + numpy_helper.to_array(bias), bias.name))
+
+    large = changed(model, enlarge)
+    whole = to_int8(large, amax)
+    check_graph(whole, "int8")
+    (add,) = [node for node in whole.graph.node if "layers.0.contract.bias" in node.input]
+    assert add.op_type == "Add"
 
 
 def test_what_is_kept_back_is_not_quantized(model, amax):

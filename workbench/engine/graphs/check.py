@@ -24,7 +24,7 @@ _PLAIN: Final = SENSITIVE | {"Erf", "Gelu", "Tanh"}
 """Operators that never take what was quantized."""
 
 
-_MIDDLE: Final = {"int8": 0, "uint8": 128}
+_MIDDLE: Final = {"int8": 0, "uint8": 128, "int32": 0}
 
 
 def check_graph(model: ModelProto, precision: str) -> None:
