@@ -43,6 +43,9 @@ def build(
         Optional[str],  # noqa: UP045
         typer.Option(help="Shapes min:opt:max, batch x tokens, with commas; default: from the calibration texts."),
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="padded, packed (TensorRT 8.6, FP16), or auto: packed where it can be.")
+    ] = "auto",
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="A plan that newer TensorRT of the same major runs too.")
     ] = False,
@@ -70,6 +73,7 @@ def build(
         method=method,
         calibration=calibration,
         profiles=profile,
+        layout=layout,
         version_compatible=version_compatible,
         workspace_gb=workspace_gb,
         optimization_level=optimization_level,

@@ -223,7 +223,7 @@ def test_tensorrt_rtx_builds_for_gpus_that_are_not_here(made, engines, precision
     assert staleness(manifest, engines=engines) == ()
     with pytest.raises(EngineError, match=r"for a GPU of compute capability 8\.[09]; here is .*Use it on its GPU"):
         verify_plan(folder, manifest)
-    with pytest.raises(EngineError, match=r"does not run\. Build one for the CPU: workbench engines build"):
+    with pytest.raises(EngineError, match=r"build one for the CPU: workbench engines build"):
         open_engine(folder)
 
 

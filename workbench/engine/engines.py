@@ -170,7 +170,7 @@ def build_engines(
     made = []
     for folder in folders:
         spec = load_spec(folder)
-        own = [parse_profile(text, max_tokens=spec.max_tokens) for text in profiles.split(",")] if profiles else None
+        own = [parse_profile(text) for text in profiles.split(",")] if profiles else None
         made += [
             build(
                 folder,

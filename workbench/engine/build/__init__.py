@@ -14,6 +14,14 @@ Importing this package imports neither onnx nor TensorRT.
 from __future__ import annotations
 
 from workbench.engine.build.builder import build, host, model_target
-from workbench.engine.build.profiles import make_profiles, parse_profile, profile_text
+from workbench.engine.build.profiles import make_packed_profiles, make_profiles, parse_profile, profile_text
 
-__all__ = ["build", "host", "make_profiles", "model_target", "parse_profile", "profile_text"]
+__all__ = [
+    "build",
+    "host",
+    "make_packed_profiles",
+    "make_profiles",
+    "model_target",
+    "parse_profile",
+    "profile_text",
+]

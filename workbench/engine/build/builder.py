@@ -19,8 +19,8 @@ from tqdm import TqdmWarning
 
 from workbench.engine.build.graph import ConvertedGraph, convert, text_lengths
 from workbench.engine.build.ort import execute
-from workbench.engine.build.profiles import make_profiles, profile_text
-from workbench.errors import EngineError
+from workbench.engine.build.profiles import check_profile, make_packed_profiles, make_profiles, profile_text
+from workbench.errors import EngineError, ModelError
 from workbench.files import write_bytes, write_text
 from workbench.runtime.host import RUNTIMES, Host, runtime_version, this_host
 from workbench.runtime.manifest import (
@@ -46,6 +46,7 @@ __all__ = ["build", "host", "model_target"]
 
 logger = logging.getLogger(__name__)
 
+LAYOUTS: Final = ("auto", "padded", "packed")
 _PHASES: Final = ("convert", "build", "check", "keep")
 
 
@@ -73,6 +74,7 @@ def build(
     profiles: Sequence[Profile] | None = None,
     keep: Sequence[str] = (),
     method: str = DEFAULT_RANGE_METHOD,
+    layout: str = "auto",
     version_compatible: bool = False,
     workspace_gb: float = 4,
     optimization_level: int | None = None,
@@ -84,11 +86,12 @@ def build(
     """Build the model in ``precision`` ("fp32", "fp16", "int8") for ``runtime``; give the manifest.
 
     ``target``: the GPU to build for, like "sm_89"; None is the one here. ``profiles``: None makes them from the
-    lengths of the calibration texts. ``keep``: layer groups that stay out of INT8. ``calibration``: the folder with
-    calibration texts, default the project's. An engine that is there already, whole and with the same id, is not
-    built again unless ``force``. The engine lands in ``model_folder``/plans/<engine id> only when it passed its
-    checks: run once (onnxruntime), its layers inspected (a GPU that is here), or its graph's types and its header (a
-    GPU that is not).
+    lengths of the calibration texts. ``keep``: layer groups that stay out of INT8. ``layout``: "padded", "packed"
+    (all tokens of a batch in one row, TensorRT 8.6), or "auto": packed where runtime, precision and network can.
+    ``calibration``: the folder with calibration texts, default the project's. An engine that is there already, whole
+    and with the same id, is not built again unless ``force``. The engine lands in ``model_folder``/plans/<engine id>
+    only when it passed its checks: run once (onnxruntime), its layers inspected (a GPU that is here), or its graph's
+    types and its header (a GPU that is not).
 
     Raises ModelError, CalibrationError, or EngineError when the runtime is not installed or cannot build it.
     """
@@ -102,13 +105,14 @@ def build(
         raise EngineError(
             f"Only plans of tensorrt can be version-compatible, not of {runtime}. Leave that option out."
         )
-    options = _options(profiles, workspace_gb, optimization_level, tactic_sources)
+    options = _options(profiles, workspace_gb, optimization_level, tactic_sources, layout)
     plans = spec.folder / "plans"
     with tqdm(total=len(_PHASES), desc=f"{spec.name} {precision}", unit="step", disable=not progress) as bar:
-        graph = convert(
+        chosen, graph = _convert(
             spec,
+            layout=layout,
+            runtime=runtime,
             precision=precision,
-            form=_form(runtime),
             keep=sorted(keep),
             method=method,
             cache=plans / "cache",
@@ -116,11 +120,15 @@ def build(
             progress=progress,
         )
         if profiles is None:
-            profiles = make_profiles(text_lengths(spec, calibration), max_tokens=spec.max_tokens)
+            make = make_packed_profiles if chosen == "packed" else make_profiles
+            profiles = make(text_lengths(spec, calibration), max_tokens=spec.max_tokens)
+        for profile in profiles:
+            check_profile(profile, layout=chosen, max_tokens=spec.max_tokens)
         manifest = _unbuilt(
             spec,
             graph,
             runtime=runtime,
+            layout=chosen,
             recipe=tuple(sorted(keep)),
             profiles=tuple(profiles),
             options=options,
@@ -148,6 +156,36 @@ def _capability(runtime: str, target: str | None, here: Host) -> str | None:
     return check_target(runtime, target, here)
 
 
+def _convert(spec: ModelSpec, *, layout: str, runtime: str, precision: str, **how: Any) -> tuple[str, ConvertedGraph]:
+    """The layout that is built, and the graph in it.
+
+    Raises EngineError when the layout that was asked for cannot be built; ModelError when the graph cannot be it.
+    """
+    if layout not in LAYOUTS:
+        raise EngineError(f"No layout is named {layout!r}. Use one of: {', '.join(LAYOUTS)}")
+    if layout != "padded":
+        problem = _packed_problem(runtime, precision) if not how["keep"] else "layer groups are kept back"
+        if problem is None:
+            try:
+                return "packed", convert(spec, precision=precision, form="", layout="packed", **how)
+            except ModelError as error:
+                if layout == "packed":
+                    raise
+                problem = str(error).partition(". ")[0]
+        if layout == "packed":
+            raise EngineError(f"{spec.name} cannot be built packed: {problem}. Use --layout padded.")
+        logger.info("%s %s is built padded: %s", spec.name, precision, problem)
+    return "padded", convert(spec, precision=precision, form=_form(runtime), **how)
+
+
+def _packed_problem(runtime: str, precision: str) -> str | None:
+    if runtime == "onnxruntime":
+        return "onnxruntime has no attention over packed texts"
+    from workbench.engine.build.trt import packed_problem
+
+    return packed_problem(runtime, precision)
+
+
 def _form(runtime: str) -> str:
     from workbench.engine.build.trt import int8_form
 
@@ -155,7 +193,11 @@ def _form(runtime: str) -> str:
 
 
 def _options(
-    profiles: Sequence[Profile] | None, workspace_gb: float, level: int | None, tactic_sources: str | None
+    profiles: Sequence[Profile] | None,
+    workspace_gb: float,
+    level: int | None,
+    tactic_sources: str | None,
+    layout: str,
 ) -> dict[str, Any]:
     """What differs from the defaults, under the names of the command's options."""
     options: dict[str, Any] = {}
@@ -167,6 +209,8 @@ def _options(
         options["optimization_level"] = level
     if tactic_sources is not None:
         options["tactic_sources"] = tactic_sources
+    if layout != "auto":
+        options["layout"] = layout
     return options
 
 
@@ -175,6 +219,7 @@ def _unbuilt(
     graph: ConvertedGraph,
     *,
     runtime: str,
+    layout: str,
     recipe: tuple[str, ...],
     profiles: tuple[Profile, ...],
     options: dict[str, Any],
@@ -189,7 +234,7 @@ def _unbuilt(
         "graph_sha256": graph.sha256,
         "precision": graph.precision,
         "recipe": recipe,
-        "layout": "padded",
+        "layout": layout,
         "profiles": profiles,
         "calibration": graph.calibration,
         "options": options,
@@ -243,6 +288,7 @@ def _finish(
                 version_compatible=manifest.version_compatible,
                 tactic_sources=manifest.options.get("tactic_sources"),
             ),
+            longest=spec.max_tokens,
             timings=kept,
             progress=not bar.disable,
         )

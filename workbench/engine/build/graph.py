@@ -46,12 +46,13 @@ def convert(
     form: str,
     keep: Sequence[str] = (),
     method: str = DEFAULT_RANGE_METHOD,
+    layout: str = "padded",
     cache: Path,
     calibration: Path | None = None,
     progress: bool = False,
 ) -> ConvertedGraph:
     """The network of ``spec`` in ``precision``; INT8 in the ``form`` its builder reads (workbench.engine.graphs.Form)
-    and without the layer groups in ``keep``.
+    and without the layer groups in ``keep``; ``layout``: "padded", or "packed" in the form of TensorRT 8.6's plugins.
 
     ``calibration``: the folder with calibration texts; default: the project's. Ranges are read from ``cache`` or
     collected and kept there. Raises ModelError when the graph cannot be converted, CalibrationError when there are no
@@ -72,6 +73,9 @@ def convert(
         raise EngineError(f"Layer groups are kept back from INT8 only, not from {precision}. Leave --keep out.")
     model = onnx.load(str(spec.onnx))
     facts, cached, named = None, False, precision
+    if layout == "packed":
+        model = _packed(model, spec, precision)
+        return ConvertedGraph(model.SerializeToString(deterministic=True), precision)
     if precision == "fp16":
         model = to_fp16(model)
     elif precision == "int8":
@@ -86,6 +90,23 @@ def convert(
         named = "mixed" if keep else precision
     check_graph(model, named)
     return ConvertedGraph(model.SerializeToString(deterministic=True), named, facts, cached)
+
+
+def _packed(model: Any, spec: ModelSpec, precision: str) -> Any:
+    from workbench.engine.graphs.agree import check_agreement
+    from workbench.engine.graphs.check import check_packed
+    from workbench.engine.graphs.packed import DEFAULT_FORM, to_packed
+
+    if precision != "fp16":
+        raise EngineError(f"Packed engines compute in FP16, not in {precision}. Build it with --layout padded.")
+    packed = to_packed(model, precision="fp16", max_tokens=spec.max_tokens)
+    check_packed(packed, precision)
+    check_agreement(model, form=DEFAULT_FORM, vocabulary=_vocabulary(packed))
+    return packed
+
+
+def _vocabulary(packed: Any) -> int:
+    return int(next(item.dims[0] for item in packed.graph.initializer if item.name == "tokens.table"))
 
 
 def calibration_folder(given: Path | None = None) -> Path:

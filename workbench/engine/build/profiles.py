@@ -12,10 +12,24 @@ from workbench.errors import EngineError
 from workbench.runtime.batching import bucket_length
 from workbench.runtime.manifest import Profile
 
-__all__ = ["TOKENS", "make_profiles", "parse_profile", "profile_text"]
+__all__ = [
+    "PACKED_TOKENS",
+    "TOKENS",
+    "check_profile",
+    "make_packed_profiles",
+    "make_profiles",
+    "parse_profile",
+    "profile_text",
+]
 
 TOKENS: Final = 16384
 """Tokens of the largest batch, padding included: enough to keep a large GPU busy (one H100 needs about 4,000)."""
+
+PACKED_TOKENS: Final = 32768
+"""Tokens of the largest packed batch."""
+
+_PACKED: Final = ((8, 1024), (128, 8192), (4096, PACKED_TOKENS))
+"""Texts and tokens of the largest batch of each packed profile: one text, a few, and as many as there are."""
 
 _MOST_TEXTS: Final = 256
 _USUAL_TEXTS: Final = 32
@@ -45,6 +59,20 @@ def make_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, 
     )
 
 
+def make_packed_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, ...]:
+    """Profiles of a packed engine: for one text, for a few, and for full batches.
+
+    ``lengths``: tokens of each text. Kernels are chosen for one text of usual length, and for batches half as large
+    as they may become.
+    """
+    usual = max(1, round(float(np.mean([min(length, max_tokens) for length in lengths] or [max_tokens]))))
+    made = []
+    for index, (texts, tokens) in enumerate(_PACKED):
+        opt = usual if index == 0 else tokens // 2
+        made.append(Profile(min=(1, 1), opt=(min(texts, max(1, opt // usual)), opt), max=(texts, tokens)))
+    return tuple(made)
+
+
 def _profile(usual: float, longest: int, max_tokens: int) -> Profile:
     most = max(1, min(_MOST_TEXTS, TOKENS // longest))
     most -= most % 8 if most > 8 else 0
@@ -59,10 +87,11 @@ def _rounded(length: float, max_tokens: int) -> int:
     return min(max_tokens, -(-round(length) // _STEP) * _STEP)
 
 
-def parse_profile(text: str, *, max_tokens: int) -> Profile:
+def parse_profile(text: str, *, max_tokens: int | None = None) -> Profile:
     """A profile as commands take it: "1x1:32x64:128x128" is min, opt, max, each batch x tokens.
 
-    Raises EngineError when it is not of that form, or the shapes do not grow.
+    ``max_tokens``: the most that the largest may have, if there is such a limit. Raises EngineError when it is not of
+    that form, or the shapes do not grow.
     """
     found = _FORM.fullmatch(text.strip())
     if found is None:
@@ -74,12 +103,27 @@ def parse_profile(text: str, *, max_tokens: int) -> Profile:
     for low, middle, high in zip(profile.min, profile.opt, profile.max, strict=True):
         if not 1 <= low <= middle <= high:
             raise EngineError(f"The profile {text} does not grow from min to opt to max. Write it in that order.")
-    if profile.max[1] > max_tokens:
+    if max_tokens is not None:
+        check_profile(profile, layout="padded", max_tokens=max_tokens)
+    return profile
+
+
+def check_profile(profile: Profile, *, layout: str, max_tokens: int) -> None:
+    """Check a profile against the tokens that the model reads of a text.
+
+    Raises EngineError when a padded one has longer texts, or a packed one no room for the longest text.
+    """
+    text = profile_text(profile)
+    if layout == "padded" and profile.max[1] > max_tokens:
         raise EngineError(
             f"The profile {text} goes beyond the {max_tokens} tokens that the model reads. Write at most "
             f"{max_tokens}."
         )
-    return profile
+    if layout == "packed" and profile.max[1] < max_tokens:
+        raise EngineError(
+            f"The profile {text} has no room for one text of {max_tokens} tokens. Of a packed engine its tokens are "
+            f"those of the whole batch: write at least {max_tokens}."
+        )
 
 
 def profile_text(profile: Profile) -> str:

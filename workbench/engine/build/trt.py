@@ -41,10 +41,15 @@ __all__ = [
     "check_header",
     "inspect_plan",
     "int8_form",
+    "packed_problem",
     "targets",
 ]
 
 logger = logging.getLogger(__name__)
+
+PACKED_PRECISIONS: Final = ("fp16",)
+_WITHOUT_PLUGINS: Final = 9
+"""The first major version whose plugins packed engines do not use."""
 
 _INSTALL: Final = {
     "tensorrt": "pip install tensorrt (on a machine with an NVIDIA GPU)",
@@ -97,6 +102,31 @@ def int8_form(runtime: str) -> str:
     return "tensorrt-10" if _strongly_typed(load_library(runtime)) else "tensorrt-8"
 
 
+def load_plugins(trt: ModuleType, log: Any) -> None:
+    """Make the library's own plugins known to it, on the versions whose plugins packed engines use."""
+    if trt.__name__ == "tensorrt" and _major(trt) < _WITHOUT_PLUGINS:
+        trt.init_libnvinfer_plugins(log, "")
+
+
+def packed_problem(runtime: str, precision: str) -> str | None:
+    """Why the installed ``runtime`` cannot run packed engines in ``precision``; None where it can."""
+    if runtime != "tensorrt":
+        return f"{runtime} has no attention over packed texts"
+    trt = load_library(runtime)
+    if precision not in PACKED_PRECISIONS:
+        return f"the attention operator does not compute in {precision}"
+    if _major(trt) >= _WITHOUT_PLUGINS:
+        return f"TensorRT {trt.__version__} has another attention operator than 8.6"
+    from workbench.engine.graphs.plugins import NEEDED
+
+    load_plugins(trt, _logger(runtime))
+    registry = trt.get_plugin_registry()
+    for name, version in NEEDED:
+        if registry.get_plugin_creator(name, version, "") is None:
+            return f"TensorRT {trt.__version__} has no plugin {name} {version}"
+    return None
+
+
 def targets(runtime: str) -> tuple[str, ...]:
     """Compute capabilities that ``runtime`` builds for without such a GPU, like "8.9"; none for TensorRT itself."""
     known = getattr(load_library(runtime), "ComputeCapability", None)
@@ -112,17 +142,20 @@ def build_plan(
     compute_capability: str,
     profiles: Sequence[Profile],
     options: BuildOptions,
+    longest: int = 512,
     timings: bytes | None = None,
     progress: bool = False,
 ) -> Built:
     """Build ``graph`` (ONNX) with ``runtime`` for a GPU of ``compute_capability``.
 
-    ``timings``: the timing cache of an earlier build. Raises EngineError when the library is not installed, cannot
-    read the graph, or gives no plan; the message carries what the library said first.
+    ``longest``: tokens of the longest text. ``timings``: the timing cache of an earlier build. Raises EngineError
+    when the library is not installed, cannot read the graph, or gives no plan; the message carries what the library
+    said first.
     """
     trt = load_library(runtime)
     log = _logger(runtime)
     log.take()
+    load_plugins(trt, log)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
@@ -135,7 +168,7 @@ def build_plan(
     config = builder.create_builder_config()
     _configure(trt, config, network, precision=precision, compute_capability=compute_capability, options=options)
     for profile in profiles:
-        config.add_optimization_profile(_profile(builder, profile))
+        config.add_optimization_profile(_profile(builder, network, profile, longest))
     timing_cache = _set_timings(trt, config, timings)
     with tqdm(total=100, desc=f"Building for {runtime}", unit="%", disable=not progress, leave=False) as bar:
         monitor = make_monitor(trt, bar)
@@ -182,6 +215,7 @@ def inspect_plan(plan: bytes, *, runtime: str) -> Inspection:
     trt = load_library(runtime)
     log = _logger(runtime)
     log.take()
+    load_plugins(trt, log)
     library = trt.Runtime(log)
     if hasattr(library, "engine_host_code_allowed"):
         library.engine_host_code_allowed = True  # a version-compatible plan carries its own lean runtime
@@ -295,11 +329,23 @@ def _tactic_sources(trt: ModuleType, names: str) -> int:
     return bits
 
 
-def _profile(builder: Any, profile: Profile) -> Any:
+def _profile(builder: Any, network: Any, profile: Profile, longest: int) -> Any:
+    """The shapes of each input that the network has, padded (two dimensions and more) or packed (one)."""
     made = builder.create_optimization_profile()
+    names = {network.get_input(index).name for index in range(network.num_inputs)}
     shapes = (profile.min, profile.opt, profile.max)
-    made.set_shape("input_ids", *shapes)
-    made.set_shape("attention_bias", *((batch, 1, 1, tokens) for batch, tokens in shapes))
+    row = [(tokens,) for _, tokens in shapes]
+    packed = {
+        "input_ids": row,
+        "position_ids": row,
+        "segment_ids": row,
+        "cu_seqlens": [(texts + 1,) for texts, _ in shapes],
+        "longest": [(1,), (max(1, longest // 2),), (longest,)],
+    }
+    padded = {"input_ids": shapes, "attention_bias": [(batch, 1, 1, tokens) for batch, tokens in shapes]}
+    for name, own in (packed if "cu_seqlens" in names else padded).items():
+        if name in names:
+            made.set_shape(name, *own)
     return made
 
 

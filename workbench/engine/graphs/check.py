@@ -14,9 +14,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 from workbench.engine.graphs.fp16 import SENSITIVE
 from workbench.engine.graphs.graph import Graph, float_tensors
 from workbench.engine.graphs.layers import Layer, find_layers
+from workbench.engine.graphs.plugins import ATTENTION, DOMAIN
 from workbench.errors import ModelError
 
-__all__ = ["PRECISIONS", "check_graph"]
+__all__ = ["PRECISIONS", "check_graph", "check_packed"]
 
 PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
 
@@ -55,6 +56,20 @@ def check_graph(model: ModelProto, precision: str) -> None:
         )
 
 
+def check_packed(model: ModelProto, precision: str) -> None:
+    """Check a packed graph before it is built: valid ONNX, ids int32, outputs float32, and its products and plugins
+    in ``precision``. Raises ModelError naming each difference."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the library's exceptions share no base of their own
+        raise ModelError(f"The packed graph is not valid ONNX: {error}. Build it with --layout padded.") from None
+    checker = _Checker(model)
+    problems = [*checker.packed_ends(), *checker.casts(), *checker.plugins(precision)]
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems[:12])
+        raise ModelError(f"The packed {precision} graph is not what it is called:\n{listed}\nUse --layout padded.")
+
+
 class _Checker:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
@@ -74,6 +89,26 @@ class _Checker:
         for value in self.model.graph.output:
             if value.type.tensor_type.elem_type != TensorProto.FLOAT:
                 yield f"output {value.name} is {_name(value.type.tensor_type.elem_type)}, not FLOAT"
+
+    def packed_ends(self) -> Iterator[str]:
+        for value, wanted in (
+            *((item, TensorProto.INT32) for item in self.model.graph.input),
+            *((item, TensorProto.FLOAT) for item in self.model.graph.output),
+        ):
+            kind = value.type.tensor_type.elem_type
+            if kind != wanted:
+                yield f"{value.name} is {_name(kind)}, not {_name(wanted)}"
+
+    def plugins(self, precision: str) -> Iterator[str]:
+        """Plugins and convolutions of the layers in the one type that ``precision`` means."""
+        wanted = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}[precision]
+        if not any(node.op_type == ATTENTION for node in self.graph.nodes):
+            yield "it has no attention operator"
+        for node in self.graph.nodes:
+            if node.domain == DOMAIN or node.op_type == "Conv":
+                kinds = {self.types.get(node.input[0]), self.types.get(node.output[0])}
+                if kinds != {wanted}:
+                    yield f"{node.name} computes in {', '.join(_name(kind or 0) for kind in sorted(kinds, key=str))}"
 
     def casts(self) -> Iterator[str]:
         for node in self.graph.nodes:

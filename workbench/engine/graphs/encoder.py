@@ -426,7 +426,7 @@ class _Reader:
         return node.op_type in ("Add", "Sub", "Mul", "Div", "Pow") or not others
 
     def _is_mean(self, node: NodeProto, last: str, hidden: Set[str]) -> bool:
-        """Whether a node gives the mean of a text's tokens [B, E]; it is computed for two texts, one of them padded."""
+        """Whether a node gives the mean of a text's tokens [B, E]: computed for two texts, one of them padded."""
         if node.op_type not in _ENDS_MEAN:
             return False
         names = self.graph.ancestors([node.output[0]]) - self.graph.ancestors([last])

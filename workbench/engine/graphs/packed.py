@@ -91,6 +91,8 @@ class _Writer:
         self.inputs = ["input_ids", "position_ids", "cu_seqlens", "longest"]
         self.typed: dict[str, tuple[int, list[Any]]] = {}
         """Type and shape of what plugins give, which ONNX cannot infer."""
+        self.wide: dict[str, str] = {}
+        """The FP32 tensor that a tensor was cast from."""
 
     def model(self) -> ModelProto:
         encoder = self.encoder
@@ -210,7 +212,10 @@ class _Writer:
             axis=-1 if flat else 1,
             epsilon=norm.epsilon,
         )
-        return normed if normed == output else self.node("Cast", [normed], output, to=self.kind)
+        if normed == output:
+            return output
+        self.wide[output] = normed
+        return self.node("Cast", [normed], output, to=self.kind)
 
     def _activation(self, source: str, activation: Activation, output: str) -> str:
         if activation == "relu":
@@ -314,6 +319,8 @@ class _Writer:
         """``source`` in another type; a cast where it has not that type already."""
         if kind == self.kind:
             return source
+        if source in self.wide:
+            return self.wide[source]
         name = f"{source}.fp32"
         if all(node.output[0] != name for node in self.nodes):
             self.node("Cast", [source], name, to=kind)
@@ -349,12 +356,12 @@ class _Writer:
         info = helper.make_tensor_value_info
         sizes = {"cu_seqlens": "bounds", "longest": "longest"}
         outputs = []
+        tail = self.encoder.tail
+        of_tokens = {name for node in tail.nodes if node.name in tail.per_token for name in node.output}
         for value in self.source.graph.output:
             columns = value.type.tensor_type.shape.dim[-1].dim_value
-            per_token = any(
-                value.name in node.output and node.name in self.encoder.tail.per_token for node in self.nodes
-            )
-            outputs.append(info(value.name, TensorProto.FLOAT, ["tokens" if per_token else "texts", columns]))
+            rows = "tokens" if value.name in of_tokens else "texts"
+            outputs.append(info(value.name, TensorProto.FLOAT, [rows, columns]))
         used = {name for node in self.nodes for name in node.input}
         graph = helper.make_graph(
             self.nodes,

@@ -1,11 +1,11 @@
 """The operators of TensorRT 8.6's plugin library that packed graphs use, and what they compute in standard ONNX.
 
-    CustomQKVToContextPluginDynamic 2   attention of each text over its own tokens: qkv [T, 3E, 1, 1] with the channels
-                                        ordered head x {q, k, v}, a mask nobody reads, cu_seqlens int32 [N + 1], and a
-                                        vector as long as the longest text; gives [T, E, 1, 1]. Divides the scores by
-                                        the root of the head size. Head sizes 32 and 64, at most 512 tokens a text.
-    CustomSkipLayerNormPluginDynamic 2  layer norm of the sum of two tensors, with parameters beta and gamma; sums in
-                                        the tensors' own type.
+    CustomQKVToContextPluginDynamic 2
+        Attention of each text over its own tokens. Takes qkv [T, 3E, 1, 1], channels in the order head x {q, k, v},
+        a mask that nobody reads, cu_seqlens int32 [N + 1], and a vector as long as the longest text; gives
+        [T, E, 1, 1]. Divides the scores by the root of the head size. Heads of 32 and 64, at most 512 tokens a text.
+    CustomSkipLayerNormPluginDynamic 2
+        Layer norm of the sum of two tensors, with parameters beta and gamma; sums in the tensors' own type.
 
 ``expand_plugins`` gives the same graph without them, for machines that have onnxruntime alone.
 """
@@ -24,6 +24,7 @@ __all__ = [
     "DOMAIN",
     "HEAD_SIZES",
     "MOST_TOKENS",
+    "NEEDED",
     "SKIP_NORM",
     "attention_node",
     "expand_plugins",
@@ -37,7 +38,10 @@ SKIP_NORM: Final = "CustomSkipLayerNormPluginDynamic"
 HEAD_SIZES: Final = (32, 64)
 MOST_TOKENS: Final = 512
 
-_TYPES: Final = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 1, TensorProto.INT8: 2}
+NEEDED: Final = ((ATTENTION, "2"), (SKIP_NORM, "2"))
+"""Name and version of the plugins that packed graphs are made of."""
+
+_TYPES: Final[dict[int, int]] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 1, TensorProto.INT8: 2}
 """TensorRT's number for an element type."""
 
 
