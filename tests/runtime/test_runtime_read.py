@@ -1,4 +1,5 @@
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from tests.runtime.tiny_model import TOML, TOPIC_LABELS, make_tiny_model
 from workbench.errors import ModelError
 from workbench.runtime import open_session, read
+from workbench.runtime.onnx import OnnxSession
 from workbench.runtime.read import read_texts
 from workbench.tasks.decode import pool_labels
 
@@ -37,7 +39,8 @@ def answers(reading, index):
 @given(st.lists(ODD, min_size=1, max_size=25), st.randoms(use_true_random=False), st.integers(8, 2000))
 @settings(max_examples=60, deadline=None)
 def test_the_same_text_gets_the_same_answer_in_any_batch(session, texts, random, budget):
-    together = read_texts(session, texts, token_budget=budget)
+    with OnnxSession(session.spec.folder, threads=2, token_budget=budget) as other:
+        together = read_texts(other, texts)
     order = list(range(len(texts)))
     random.shuffle(order)
     shuffled = read_texts(session, [texts[i] for i in order])
@@ -150,7 +153,7 @@ def test_chunks_are_bounded_and_change_nothing(session, monkeypatch):
     whole = read_texts(session, texts)
     monkeypatch.setattr(read, "_CHUNK_TEXTS", 7)
     monkeypatch.setattr(read, "_CHUNK_CHARACTERS", 90)
-    ranges = list(read._chunks(texts))
+    ranges = list(read.split_texts(texts))
     assert [start for start, _ in ranges[1:]] == [end for _, end in ranges[:-1]]
     assert all(end - start <= 7 for start, end in ranges)
     pieces = read_texts(session, texts)
@@ -210,3 +213,58 @@ def test_topics_of_a_classifier(tmp_path):
         reading = read_texts(session, ["good price", "bad " * 200])
     assert all(len(topics) == 1 for topics in reading.topics)
     assert reading.p_topics.sum(1) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_chunks_as_they_come_give_what_they_give_together(session):
+    texts = [f"good price {number} 质量" for number in range(30)] + [None, "👍", "bad " * 200, "good price 3 质量"]
+    whole = read_texts(session, texts)
+    taken, told = [], []
+
+    def chunks():
+        for start in range(0, len(texts), 4):
+            taken.append(start)
+            yield texts[start : start + 4]
+
+    with read.make_encoders(session) as encoders:
+        found = []
+        for part in read.read_chunks(session, chunks(), encoders=encoders, advance=told.append):
+            found.append(part)
+            assert len(taken) - len(found) <= encoders.ahead, "more is taken than memory was meant for"
+    assert [len(part) for part in found] == [4] * 8 + [2]
+    assert sum(told) == len(texts)
+    assert np.concatenate([part.p_sentiment for part in found]).tobytes() == whole.p_sentiment.tobytes()
+    assert np.concatenate([part.p_topics for part in found]).tobytes() == whole.p_topics.tobytes()
+    assert [entities for part in found for entities in part.entities] == whole.entities
+    topics = [tuple(part.topic_names[at] for at in part.topics) for part in found]
+    assert sum(topics, ()) == sum((own for own in whole.topics if own), ())
+
+
+def test_a_source_that_fails_and_a_reader_that_leaves_end_the_reading(session):
+    def chunks():
+        yield from [["good price"]] * 20
+        raise OSError("the file is gone")
+
+    before = {thread.name for thread in threading.enumerate()}
+    with read.make_encoders(session) as encoders:
+        with pytest.raises(OSError, match="the file is gone"):
+            list(read.read_chunks(session, chunks(), encoders=encoders))
+        some = read.read_chunks(session, chunks(), encoders=encoders)
+        assert len(next(some)) == 1
+        some.close()
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not [name for name in left if not name.startswith("onnxruntime")]
+
+
+def test_a_run_that_fails_is_told_in_its_turn(session, monkeypatch):
+    def run_packed(texts, outputs, *, done=None):
+        if 20 in texts.lengths:
+            raise ModelError("the device is gone")
+        return type(session).run_packed(session, texts, outputs, done=done)
+
+    monkeypatch.setattr(session, "run_packed", run_packed)
+    chunks = [["good"], ["good price"], ["good " * 18], *[["bad"]] * 20]
+    with read.make_encoders(session) as encoders:
+        found = read.read_chunks(session, chunks, encoders=encoders)
+        assert len(next(found)) == len(next(found)) == 1
+        with pytest.raises(ModelError, match="the device is gone"):
+            next(found)

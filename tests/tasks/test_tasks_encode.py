@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import ModelError
-from workbench.tasks.encode import OVERLAP, TextEncoder, reason_not_readable
+from workbench.tasks.encode import OVERLAP, REASONS, TextEncoder, reason_not_readable
+from workbench.tasks.language import LANGUAGES, detect_language
 from workbench.tasks.spec import load_spec
 
 ANY_TEXT = st.text(st.characters(), max_size=200)  # lone surrogates and control characters included
@@ -109,3 +110,70 @@ def test_windows_end_after_a_sentence_where_there_is_one(encoder):
     count = len(encoder.encode([sentence], offsets=False)[0].ids)
     assert len(item.windows) > 1
     assert all(end % count == 0 for _, end in item.windows)
+
+
+SAID = st.sampled_from(["good", "bad.", "price,", "很好。", "质量", "👍", "ภาษาไทย", "(x)", "é", "x" * 30])
+SOME = st.lists(st.one_of(st.none(), ANY_TEXT, st.lists(SAID, max_size=200).map(" ".join)), max_size=8)
+
+
+@given(SOME, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_columns_say_what_each_text_says_by_itself(encoder, texts, twice):
+    texts = texts * (1 + twice)
+    columns = encoder.encode_columns(texts, offsets=True)
+    plain = encoder.encode_columns(texts, offsets=False)
+    assert plain.tokens is None
+    for name in ("rows", "reasons", "languages", "first", "input_ids", "cu_seqlens", "first_window"):
+        assert getattr(plain, name).tolist() == getattr(columns, name).tolist()
+    assert len(columns) == len(texts)
+    seen = {}
+    for text, row, reason, language in zip(texts, columns.rows, columns.reasons, columns.languages, strict=True):
+        why = reason_not_readable(text)
+        (item,) = encoder.encode([text or ""], offsets=True)
+        if why is None or why == "only emoji":
+            assert (row >= 0) == encoder.knows(item)
+        else:
+            assert row < 0
+            assert REASONS[reason] == why
+        assert (language < 0) == (row < 0 or detect_language(text) is None)
+        if row < 0:
+            assert reason >= 0
+            continue
+        assert (reason < 0) == (why is None)
+        assert language < 0 or LANGUAGES[language] == detect_language(text)
+        assert seen.setdefault(text, row) == row
+        windows = range(columns.first_window[row], columns.first_window[row + 1])
+        rows = [columns.input_ids[columns.cu_seqlens[at] : columns.cu_seqlens[at + 1]].tolist() for at in windows]
+        assert rows == [[2, *item.ids[start:end].tolist(), 3] for start, end in item.windows]
+        tokens = slice(columns.tokens.starts[row], columns.tokens.starts[row + 1])
+        assert columns.input_ids[columns.tokens.places[tokens]].tolist() == item.ids.tolist()
+        assert columns.tokens.offsets[tokens].tolist() == item.offsets.tolist()
+    assert [texts[at] for at in columns.first] == sorted(seen, key=seen.get)
+    assert len(columns.first) == len(columns.first_window) - 1 == len(seen)
+
+
+def test_a_token_in_two_windows_is_taken_from_the_middle_of_one(encoder):
+    columns = encoder.encode_columns(["good " * 150], offsets=True)
+    (item,) = encoder.encode(["good " * 150], offsets=True)
+    assert len(item.windows) > 2
+    window_of = np.searchsorted(columns.cu_seqlens, columns.tokens.places, side="right") - 1
+    for place, window in enumerate(window_of):
+        depths = [min(place - start, end - 1 - place) for start, end in item.windows]
+        assert place in range(*item.windows[window])
+        # The outer edges of a text are no cuts: only where two windows share a token is there a choice.
+        if sum(depth >= 0 for depth in depths) > 1:
+            assert depths[window] >= max(depths) - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("goodphone bad", [True, False, True]),
+        ("don't", [True, False, False, True, True]),
+        ("很好", [True, True]),
+        ("a.b", [True, True, True]),
+    ],
+)
+def test_pieces_of_a_word_are_told(encoder, text, words):
+    columns = encoder.encode_columns([text, f"{text} "], offsets=True)
+    assert columns.tokens.words.tolist() == words * 2

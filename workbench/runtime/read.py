@@ -1,23 +1,32 @@
-"""Texts in, answers out, in the same order: tokenize, batch, run, merge, decode."""
+"""Texts in, answers out, in the same order: tokenize, run, merge, decode.
+
+``read_texts`` reads a list; ``read_chunks`` reads lists as they come and gives their answers as columns. While the
+session runs one list, the next ones are tokenized and the last ones are decoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, islice
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import ModelError
-from workbench.runtime.batching import bucket_length, pad_batch, plan_batches
+from workbench.runtime.batching import PackedTexts
+from workbench.runtime.onnx import TOKEN_BUDGET, usable_cores
 from workbench.runtime.session import Session
+from workbench.runtime.workers import Encoders
 from workbench.tasks.decode import (
     Entity,
-    choose_topics,
-    find_entities,
+    choose_all_topics,
+    find_all_entities,
     label_probabilities,
     pool_classes,
     pool_labels,
@@ -25,18 +34,32 @@ from workbench.tasks.decode import (
     topic_names,
     topic_probabilities,
 )
-from workbench.tasks.encode import EncodedText, reason_not_readable
+from workbench.tasks.encode import REASONS, EncodedTexts
 from workbench.tasks.labels import SENTIMENTS, TASKS
-from workbench.tasks.language import detect_language
+from workbench.tasks.language import LANGUAGES
+from workbench.tasks.spec import OutputSpec
 
-__all__ = ["TOKEN_BUDGET", "Reading", "read_texts"]
-
-TOKEN_BUDGET = 256
-"""Tokens of one batch, padding included: what stays in a core's cache on its way through the layers. Measured on two
-cores with the bundled model: 256 tokens 328 texts a second, 512 to 1024 tokens 280, 2048 tokens 265."""
+__all__ = [
+    "TOKEN_BUDGET",
+    "Answers",
+    "Reading",
+    "check_tasks",
+    "make_encoders",
+    "read_chunks",
+    "read_texts",
+    "split_texts",
+]
 
 _CHUNK_TEXTS = 4096
 _CHUNK_CHARACTERS = 1_000_000
+_RUNS: Final = 2
+"""Lists that are with the session at once: one is on the device while the other is sent there or decoded."""
+_TICK_S: Final = 0.1
+_ONLY_EMOJI: Final = len(REASONS) - 1
+# By code; -1, none, is the last one.
+_SENTIMENT_OF: Final = (*SENTIMENTS, None)
+_LANGUAGE_OF: Final = (*LANGUAGES, None)
+_REASON_OF: Final = (*REASONS, None)
 
 
 @dataclass
@@ -61,24 +84,33 @@ class Reading:
         return len(self.reason)
 
 
-@dataclass
-class _Answer:
-    """What one text gets."""
+@dataclass(frozen=True)
+class Answers:
+    """What was read of N texts, as columns of numbers; those of tasks not asked for are empty.
 
-    sentiment: NDArray[np.float32] | None = None
-    topics: NDArray[np.float32] | None = None
-    entities: list[Entity] | None = None
-    language: str | None = None
-    reason: str | None = None
+    ``sentiments`` int8 [N], ``languages`` int8 [N] and ``reasons`` int8 [N] are places in SENTIMENTS, LANGUAGES and
+    REASONS, -1 for none. ``p_sentiment`` float32 [N, 3] and ``p_topics`` float32 [N, topics] hold NaN where nothing
+    can be said. ``topics`` int32 [n]: places in ``topic_names``, text by text and the likeliest first; each text has
+    ``topic_counts`` int32 [N] of them.
+    """
+
+    tasks: tuple[str, ...]
+    languages: NDArray[np.int8]
+    reasons: NDArray[np.int8]
+    sentiments: NDArray[np.int8]
+    p_sentiment: NDArray[np.float32]
+    topic_names: tuple[str, ...]
+    topics: NDArray[np.int32]
+    topic_counts: NDArray[np.int32]
+    p_topics: NDArray[np.float32]
+    entities: list[list[Entity] | None]
+
+    def __len__(self) -> int:
+        return len(self.reasons)
 
 
 def read_texts(
-    session: Session,
-    texts: Sequence[str | None],
-    tasks: Sequence[str] = TASKS,
-    *,
-    progress: bool = False,
-    token_budget: int = TOKEN_BUDGET,
+    session: Session, texts: Sequence[str | None], tasks: Sequence[str] = TASKS, *, progress: bool = False
 ) -> Reading:
     """Read ``texts`` with ``session`` for ``tasks``.
 
@@ -86,6 +118,66 @@ def read_texts(
     stands beside it. Texts are read in chunks, so that memory grows with the answers only.
     Raises ModelError when the model does not give a task.
     """
+    wanted = check_tasks(session, tasks)
+    chunks = (texts[start:end] for start, end in split_texts(texts))
+    with make_encoders(session, expected=len(texts)) as encoders, _bar(len(texts), progress) as advance:
+        parts = list(read_chunks(session, chunks, wanted, encoders=encoders, advance=advance))
+    return _reading(parts, wanted, session)
+
+
+def read_chunks(
+    session: Session,
+    chunks: Iterable[Sequence[str | None]],
+    tasks: Sequence[str] = TASKS,
+    *,
+    encoders: Encoders,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Answers]:
+    """The answers for each of ``chunks``, in order; see ``read_texts``. A few chunks are under way at a time.
+
+    ``encoders`` are those of the session (``make_encoders``), and the caller's to close. ``advance`` is called, in
+    this thread, with the number of texts finished since its last call.
+    """
+    reader = _Reader(session, check_tasks(session, tasks))
+    source = iter(chunks)
+    ahead = list(islice(source, 2))
+    count = _Count(advance)
+    if len(ahead) < 2 and advance is None:  # nothing to overlap and nothing to show
+        for chunk in ahead:
+            yield reader.read(chunk, session.encoder.encode_columns(chunk, offsets=reader.offsets), count)
+        return
+    waiting: deque[tuple[Future[EncodedTexts], Future[Answers]]] = deque()
+    runs = ThreadPoolExecutor(_RUNS, thread_name_prefix="read")
+    try:
+        for chunk in chain(ahead, source):
+            encoded_later = encoders.submit(chunk, offsets=reader.offsets)
+            waiting.append((encoded_later, runs.submit(reader.read_later, chunk, encoded_later, count)))
+            if len(waiting) >= encoders.ahead:
+                yield _wait(waiting.popleft()[1], count)
+        while waiting:
+            yield _wait(waiting.popleft()[1], count)
+    finally:
+        # After Ctrl-C or an error: what is with the session ends at its next sign of life.
+        count.stopped = True
+        for encoded_later, answers_later in waiting:
+            answers_later.cancel()
+            encoded_later.cancel()
+        runs.shutdown(wait=True, cancel_futures=True)
+
+
+def make_encoders(session: Session, *, expected: int | None = None) -> Encoders:
+    """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare.
+
+    ``expected``: how many texts will come; see Encoders.
+    """
+    cores = usable_cores()
+    # A CPU that runs the network has no core to spare and no need: its network takes fifty times as long.
+    spare = cores - 2 if session.backend != "onnxruntime" and cores >= 4 else 0
+    return Encoders(session.encoder, workers=spare, expected=expected)
+
+
+def check_tasks(session: Session, tasks: Sequence[str]) -> tuple[str, ...]:
+    """``tasks`` in their usual order. Raises ModelError for one that is none, or that the model does not give."""
     wanted = tuple(task for task in TASKS if task in tasks)
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise ModelError(f"No task is named {unknown[0]!r}. Tasks: {', '.join(TASKS)}")
@@ -94,185 +186,205 @@ def read_texts(
             f"The model {session.spec.title} gives {', '.join(session.spec.outputs)}, not {', '.join(missing)}. "
             "Name another model for it in workspace.toml, under [models]."
         )
-    answers: list[_Answer] = []
-    with ThreadPoolExecutor(session.slots) as pool, _bar(len(texts), progress) as advance:
-        reader = _Reader(session, wanted, token_budget, pool)
-        for start, end in _chunks(texts):
-            answers += reader.read(texts[start:end], advance)
-    return _reading(answers, wanted, session)
+    return wanted
+
+
+def split_texts(texts: Sequence[str | None]) -> Iterator[tuple[int, int]]:
+    """Ranges of texts that are tokenized together: bounded in number and in characters."""
+    sizes = np.fromiter((len(text) if text else 0 for text in texts), np.int64, len(texts))
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(texts):
+        most = _CHUNK_CHARACTERS + (ends[start - 1] if start else 0)
+        end = max(start + 1, int(np.searchsorted(ends, most, side="right")))
+        end = min(end, start + _CHUNK_TEXTS, len(texts))
+        yield start, end
+        start = end
+
+
+class _StoppedError(Exception):
+    """Raised into a run that nobody waits for any more."""
+
+
+class _Count:
+    """Texts finished, counted in any thread and shown in the caller's own."""
+
+    def __init__(self, advance: Callable[[int], None] | None) -> None:
+        self.stopped = False
+        self._advance = advance
+        self._lock = threading.Lock()
+        self._new = 0
+
+    def add(self, texts: int) -> None:
+        if self.stopped:
+            raise _StoppedError
+        with self._lock:
+            self._new += texts
+
+    def show(self) -> None:
+        with self._lock:
+            new, self._new = self._new, 0
+        if new and self._advance is not None:
+            self._advance(new)
+
+    def of_windows(self, windows: int, texts: int) -> Callable[[int], None]:
+        """What a session tells how many of ``windows`` it has finished, for a chunk of so many ``texts``."""
+        done = 0
+
+        def tell(more: int) -> None:
+            nonlocal done
+            before = texts * done // windows
+            done += more
+            self.add(texts * done // windows - before)
+
+        return tell
+
+
+def _wait(answers: Future[Answers], count: _Count) -> Answers:
+    while not wait([answers], timeout=_TICK_S).done:
+        count.show()
+    count.show()
+    return answers.result()
 
 
 class _Reader:
-    def __init__(self, session: Session, tasks: tuple[str, ...], token_budget: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, session: Session, tasks: tuple[str, ...]) -> None:
         self.session = session
         self.tasks = tasks
-        self.token_budget = token_budget
-        self.pool = pool
-        self.encoder = session.encoder
-        network = session.spec.card.get("network")
-        self.batch_invariant = isinstance(network, Mapping) and network.get("batch_invariant") is True
+        self.offsets = "entities" in tasks
+        self.specs = {task: session.spec.outputs[task] for task in tasks}
 
-    def read(self, texts: Sequence[str | None], advance: Callable[[int], None]) -> list[_Answer]:
-        """The answers for one chunk."""
-        # The same words are read once.
-        places: dict[str | None, list[int]] = {}
-        for index, text in enumerate(texts):
-            places.setdefault(text, []).append(index)
-        answers: dict[str | None, _Answer] = {text: _Answer(reason=reason_not_readable(text)) for text in places}
-        for text, answer in answers.items():
-            if answer.reason is not None and answer.reason != "only emoji":
-                advance(len(places[text]))
-        readable = [text for text, answer in answers.items() if text and answer.reason in (None, "only emoji")]
-        encoded = self.encoder.encode(readable, offsets="entities" in self.tasks)
-        known: list[tuple[str, EncodedText]] = []
-        for text, item in zip(readable, encoded, strict=True):
-            answer = answers[text]
-            if self.encoder.knows(item):
-                answer.language = detect_language(text)
-                known.append((text, item))
-            else:
-                answer.reason = (
-                    "emoji the model does not know" if answer.reason else "no words or characters the model knows"
-                )
-                advance(len(places[text]))
-        self._answer(known, answers, lambda text: advance(len(places[text])))
-        return [answers[text] for text in texts]
+    def read_later(self, texts: Sequence[str | None], encoded: Future[EncodedTexts], count: _Count) -> Answers:
+        try:
+            found = encoded.result()
+        except CancelledError:
+            raise _StoppedError from None
+        return self.read(texts, found, count)
 
-    def _answer(
-        self,
-        known: Sequence[tuple[str, EncodedText]],
-        answers: dict[str | None, _Answer],
-        done: Callable[[str], None],
-    ) -> None:
-        windows = [(index, window) for index, (_, item) in enumerate(known) for window in item.windows]
-        marks = len(self.encoder.prefix) + len(self.encoder.suffix)
-        lengths = [end - start + marks for _, (start, end) in windows]
-        left = [len(item.windows) for _, item in known]
-        logits: list[dict[str, NDArray[np.float32]]] = [{} for _ in windows]
-        by_text: list[list[int]] = [[] for _ in known]
-        for place, (index, _) in enumerate(windows):
-            by_text[index].append(place)
-        spec = self.session.spec
-
-        def run(batch: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
-            rows = [self._row(known[windows[place][0]][1], windows[place][1]) for place in batch]
-            length = bucket_length(lengths[batch[0]], spec.max_tokens)
-            if len(rows) == 1 and 2 * length <= self.token_budget and not self.batch_invariant:
-                # In most networks one row alone goes through other arithmetic than rows side by side, and its last
-                # bit may differ: a text that stands alone by chance is run twice, so that it gets the very numbers it
-                # always gets.
-                rows *= 2
-            return self.session.run(*pad_batch(rows, length, pad_id=spec.pad_id), self.tasks)
-
-        batches = plan_batches(lengths, max_tokens=spec.max_tokens, token_budget=self.token_budget)
-        for batch, values in zip(batches, self.pool.map(run, batches), strict=True):
-            for row, place in enumerate(batch):
-                logits[place] = {task: self._own(task, values[task][row], lengths[place]) for task in self.tasks}
-                index = windows[place][0]
-                left[index] -= 1
-                if not left[index]:
-                    text, item = known[index]
-                    self._decode(text, item, [logits[at] for at in by_text[index]], answers[text])
-                    for at in by_text[index]:
-                        logits[at] = {}
-                    done(text)
-
-    def _row(self, item: EncodedText, window: tuple[int, int]) -> NDArray[np.int32]:
-        prefix, suffix = self.encoder.prefix, self.encoder.suffix
-        return np.concatenate([prefix, item.ids[slice(*window)], suffix]).astype(np.int32)
-
-    def _own(self, task: str, value: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-        """The logits of one window; of tags, those of the text's own tokens. A copy, so that the batch can go."""
-        if task == "entities":
-            return value[len(self.encoder.prefix) : length - len(self.encoder.suffix)].copy()
-        return value.copy()
+    def read(self, texts: Sequence[str | None], encoded: EncodedTexts, count: _Count) -> Answers:
+        """Run what goes to the model and decode it."""
+        packed = PackedTexts(encoded.input_ids, encoded.cu_seqlens)
+        unread = int(np.count_nonzero(encoded.rows < 0))
+        count.add(unread)
+        logits: dict[str, NDArray[np.float32]] = {}
+        if len(packed):
+            tell = count.of_windows(len(packed), len(texts) - unread)
+            logits = self.session.run_packed(packed, self.tasks, done=tell)
+        else:
+            for task, spec in self.specs.items():
+                logits[task] = np.empty((0, len(spec.labels)), np.float32)
+        return self._decode(texts, encoded, logits)
 
     def _decode(
-        self, text: str, item: EncodedText, logits: Sequence[dict[str, NDArray[np.float32]]], answer: _Answer
-    ) -> None:
-        outputs = self.session.spec.outputs
-        sizes = [end - start for start, end in item.windows]
-        languages = [answer.language] * len(logits)
-        only_emoji = answer.reason is not None
-        for task in self.tasks:
-            values = np.stack([window[task] for window in logits]) if task != "entities" else None
-            if task == "sentiment" and values is not None:
-                shares = sentiment_probabilities(values, outputs[task], languages)
-                answer.sentiment = pool_classes(shares, sizes)
-            elif task == "topics" and values is not None and not only_emoji:
-                shares = label_probabilities(values, outputs[task], languages)
-                pool = pool_classes if outputs[task].kind == "classes" else pool_labels
-                answer.topics = pool(shares, sizes)
-            elif task == "entities" and not only_emoji and item.offsets is not None:
-                tags = _join_windows([window[task] for window in logits], item.windows)
-                answer.entities = find_entities(text, tags, outputs[task], offsets=item.offsets)
-        if only_emoji and self.tasks == ("sentiment",):
-            answer.reason = None
-        elif only_emoji:
-            answer.reason = "only emoji: a sentiment, but no topic and no entity"
+        self, texts: Sequence[str | None], encoded: EncodedTexts, logits: dict[str, NDArray[np.float32]]
+    ) -> Answers:
+        rows, reasons = encoded.rows, encoded.reasons
+        read = rows >= 0
+        # A text of emoji has a sentiment, but no topic and no entity.
+        plain = read & (reasons < 0)
+        count = len(rows)
+        windows = np.diff(encoded.first_window)
+        languages = np.repeat(encoded.languages[encoded.first], windows)
+        sentiments, p_sentiment = np.full(0, -1, np.int8), np.empty((0, len(SENTIMENTS)), np.float32)
+        names: tuple[str, ...] = ()
+        topics, topic_counts = np.empty(0, np.int32), np.zeros(0, np.int32)
+        p_topics = np.empty((0, 0), np.float32)
+        entities: list[list[Entity] | None] = []
+        for task, spec in self.specs.items():
+            if task == "sentiment":
+                shares = self._pool(sentiment_probabilities(logits[task], spec, languages), encoded, spec)
+                sentiments = np.full(count, -1, np.int8)
+                sentiments[read] = shares.argmax(axis=1)[rows[read]]
+                p_sentiment = _spread(shares, rows, read)
+            elif task == "topics":
+                shares = self._pool(label_probabilities(logits[task], spec, languages), encoded, spec)
+                names, own = topic_names(spec), shares[rows[plain]]
+                by_name = topic_probabilities(own, spec)
+                topic_counts = np.zeros(count, np.int32)
+                topics, topic_counts[plain] = choose_all_topics(own, by_name, spec)
+                p_topics = np.full((count, len(names)), np.nan, np.float32)
+                p_topics[plain] = by_name
+            elif encoded.tokens is not None:
+                found = self._entities(texts, encoded, logits[task], spec)
+                said = zip(rows.tolist(), plain.tolist(), strict=True)
+                entities = [found[row] if is_plain else None for row, is_plain in said]
+        if self.tasks == ("sentiment",):
+            reasons = np.where(reasons == _ONLY_EMOJI, np.int8(-1), reasons)
+        return Answers(
+            self.tasks,
+            encoded.languages,
+            reasons,
+            sentiments,
+            p_sentiment,
+            names,
+            topics,
+            topic_counts,
+            p_topics,
+            entities,
+        )
+
+    def _entities(
+        self, texts: Sequence[str | None], encoded: EncodedTexts, logits: NDArray[np.float32], spec: OutputSpec
+    ) -> list[list[Entity]]:
+        tokens = encoded.tokens
+        if tokens is None:
+            return []
+        own = [texts[at] or "" for at in encoded.first.tolist()]
+        return find_all_entities(
+            own, logits[tokens.places], spec, offsets=tokens.offsets, starts=tokens.starts, words=tokens.words
+        )
+
+    def _pool(self, shares: NDArray[np.float32], encoded: EncodedTexts, spec: OutputSpec) -> NDArray[np.float32]:
+        """Probabilities of texts [U, K] from those of their windows [W, K]."""
+        starts = encoded.first_window
+        if len(shares) == len(starts) - 1:
+            return shares
+        pooled = shares[starts[:-1]]
+        marks = len(self.session.encoder.prefix) + len(self.session.encoder.suffix)
+        sizes = np.diff(encoded.cu_seqlens) - marks
+        pool = pool_labels if spec.kind == "labels" else pool_classes
+        for text in np.flatnonzero(np.diff(starts) > 1).tolist():
+            own = slice(starts[text], starts[text + 1])
+            pooled[text] = pool(shares[own], sizes[own].tolist())
+        return pooled
 
 
-def _join_windows(parts: Sequence[NDArray[np.float32]], windows: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """Tag logits [n, K] of a whole text: each token from the window that it stands deepest in.
-
-    Neighbours share tokens; each gives one half of them, so that no entity is found twice and one that crosses the
-    cut is found whole.
-    """
-    cuts = [
-        0,
-        *((left[1] + right[0]) // 2 for left, right in pairwise(windows)),
-        windows[-1][1],
-    ]
-    return np.concatenate(
-        [
-            part[cut - start : next_cut - start]
-            for part, (start, _), cut, next_cut in zip(parts, windows, cuts[:-1], cuts[1:], strict=True)
-        ]
-    )
-
-
-def _reading(answers: Sequence[_Answer], tasks: tuple[str, ...], session: Session) -> Reading:
-    reading = Reading(tasks, language=[a.language for a in answers], reason=[a.reason for a in answers])
-    outputs = session.spec.outputs
-    if "sentiment" in tasks:
-        reading.p_sentiment = _rows([a.sentiment for a in answers], len(SENTIMENTS))
-        reading.sentiment = [None if a.sentiment is None else SENTIMENTS[int(a.sentiment.argmax())] for a in answers]
-    if "topics" in tasks:
-        spec = outputs["topics"]
-        reading.topics = [None if a.topics is None else choose_topics(a.topics, spec) for a in answers]
-        reading.p_topics = topic_probabilities(_rows([a.topics for a in answers], len(spec.labels)), spec)
-        reading.topic_names = topic_names(spec)
-    if "entities" in tasks:
-        reading.entities = [a.entities for a in answers]
-    return reading
-
-
-def _rows(values: Sequence[NDArray[np.float32] | None], width: int) -> NDArray[np.float32]:
-    result = np.full((len(values), width), np.nan, np.float32)
-    for index, value in enumerate(values):
-        if value is not None:
-            result[index] = value
+def _spread(values: NDArray[np.float32], rows: NDArray[np.int32], read: NDArray[np.bool_]) -> NDArray[np.float32]:
+    result = np.full((len(rows), values.shape[1]), np.nan, np.float32)
+    result[read] = values[rows[read]]
     return result
 
 
-def _chunks(texts: Sequence[str | None]) -> Iterator[tuple[int, int]]:
-    """Ranges of texts that are tokenized together: bounded in number and in characters."""
-    start = characters = 0
-    for index, text in enumerate(texts):
-        size = len(text) if text else 0
-        if index > start and (index - start >= _CHUNK_TEXTS or characters + size > _CHUNK_CHARACTERS):
-            yield start, index
-            start, characters = index, 0
-        characters += size
-    if start < len(texts):
-        yield start, len(texts)
+def _reading(parts: Sequence[Answers], tasks: tuple[str, ...], session: Session) -> Reading:
+    reading = Reading(tasks)
+    outputs = session.spec.outputs
+    if "sentiment" in tasks:
+        reading.p_sentiment = _stacked([part.p_sentiment for part in parts], len(SENTIMENTS))
+        reading.sentiment = [_SENTIMENT_OF[code] for part in parts for code in part.sentiments.tolist()]
+    if "topics" in tasks:
+        names = reading.topic_names = topic_names(outputs["topics"])
+        reading.p_topics = _stacked([part.p_topics for part in parts], len(names))
+        for part in parts:
+            chosen, start = [names[place] for place in part.topics.tolist()], 0
+            for count in part.topic_counts.tolist():
+                reading.topics.append(tuple(chosen[start : start + count]) or None)
+                start += count
+    if "entities" in tasks:
+        reading.entities = [found for part in parts for found in part.entities]
+    reading.language = [_LANGUAGE_OF[code] for part in parts for code in part.languages.tolist()]
+    reading.reason = [_REASON_OF[code] for part in parts for code in part.reasons.tolist()]
+    return reading
+
+
+def _stacked(parts: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
 
 @contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[int], None]]:
+def _bar(total: int, progress: bool) -> Iterator[Callable[[int], None] | None]:
     """A function to call with the number of texts done."""
     if not progress:
-        yield lambda _: None
+        yield None
         return
     from tqdm.auto import tqdm
 

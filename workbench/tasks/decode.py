@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.tasks.labels import SENTIMENTS
+from workbench.tasks.language import LANGUAGES
 from workbench.tasks.spec import OutputSpec
+from workbench.tasks.words import word_starts
 
 __all__ = [
     "READING",
     "TOPIC_SHARE",
     "Entity",
+    "choose_all_topics",
     "choose_topics",
     "class_probabilities",
+    "find_all_entities",
     "find_entities",
     "label_probabilities",
     "pool_classes",
@@ -29,6 +33,8 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float32]
+Languages = Sequence[str | None] | NDArray[np.int8]
+"""A language for each row: its code, or its place in LANGUAGES (-1: none)."""
 
 READING: Final = 2
 """Raised when the same logits give other answers than before. It is part of the engine id, so texts scored before are
@@ -58,12 +64,12 @@ class Entity:
     """Mean probability of the label over the entity's tokens."""
 
 
-def class_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+def class_probabilities(logits: FloatArray, spec: OutputSpec, languages: Languages) -> FloatArray:
     """Softmax of ``logits`` [N, K] over the temperature of each row's language: [N, K]."""
     return _softmax(_tempered(logits, spec, languages))
 
 
-def sentiment_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+def sentiment_probabilities(logits: FloatArray, spec: OutputSpec, languages: Languages) -> FloatArray:
     """Negative, neutral and positive for each row of ``logits`` [N, K]: [N, 3]. A class the model lacks is 0."""
     classes = class_probabilities(logits, spec, languages)
     result = np.zeros((len(logits), len(SENTIMENTS)), np.float32)
@@ -72,7 +78,7 @@ def sentiment_probabilities(logits: FloatArray, spec: OutputSpec, languages: Seq
     return result
 
 
-def label_probabilities(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
+def label_probabilities(logits: FloatArray, spec: OutputSpec, languages: Languages) -> FloatArray:
     """Probability of each topic by itself (kind "labels") or among all (kind "classes"): [N, K]."""
     if spec.kind == "classes":
         return class_probabilities(logits, spec, languages)
@@ -126,18 +132,40 @@ def choose_topics(probabilities: FloatArray, spec: OutputSpec) -> tuple[str, ...
 
     At least one, and "other" only by itself. Of equals, the one whose label stands first.
     """
-    names, by_name = topic_names(spec), topic_probabilities(probabilities[None], spec)[0]
+    by_name = topic_probabilities(probabilities[None], spec)
+    names, (places, _) = topic_names(spec), choose_all_topics(probabilities[None], by_name, spec)
+    return tuple(names[place] for place in places)
+
+
+def choose_all_topics(
+    probabilities: FloatArray, by_name: FloatArray, spec: OutputSpec
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """``choose_topics`` for N texts, from their probabilities by label [N, K] and by topic name [N, U].
+
+    Gives the places of the topics in ``topic_names``, end to end, and how many each text has [N].
+    """
+    best = by_name.argmax(axis=1).astype(np.int32)
     if spec.kind == "classes":
-        return (names[int(by_name.argmax())],)
-    over = {
-        label
-        for label, probability, threshold in zip(spec.labels, probabilities, spec.thresholds, strict=True)
-        if probability >= np.float32(threshold)
-    }
-    chosen = tuple(names[place] for place in np.argsort(-by_name, kind="stable") if names[place] in over)
-    if not chosen:
-        return (names[int(by_name.argmax())],)
-    return tuple(label for label in chosen if label != _OTHER) or chosen
+        return best, np.ones(len(by_name), np.int32)
+    names = topic_names(spec)
+    over = np.zeros(by_name.shape, bool)
+    for column, (label, threshold) in enumerate(zip(spec.labels, spec.thresholds, strict=True)):
+        over[:, names.index(label)] |= probabilities[:, column] >= np.float32(threshold)
+    if _OTHER in names:
+        other = names.index(_OTHER)
+        over[:, other] &= over.sum(axis=1) == over[:, other]
+    none = np.flatnonzero(~over.any(axis=1))
+    over[none, best[none]] = True
+    counts = over.sum(axis=1, dtype=np.int32)
+    # Most texts have one topic; only the others have an order.
+    places = np.nonzero(over)[1].astype(np.int32)
+    starts = np.cumsum(counts) - counts
+    for count in range(2, int(counts.max(initial=0)) + 1):
+        at = starts[counts == count][:, None] + np.arange(count)
+        own = places[at]
+        order = np.argsort(-by_name[counts == count][np.arange(len(own))[:, None], own], axis=1, kind="stable")
+        places[at] = np.take_along_axis(own, order, axis=1)
+    return places, counts
 
 
 def find_entities(
@@ -153,11 +181,28 @@ def find_entities(
     in a ``strict`` output: there the likeliest tags without such a thing are taken. Spaces and punctuation around a
     span are not part of it.
     """
+    starts = np.array([0, len(offsets)], np.int32)
+    words = word_starts([text], offsets, starts)
+    return find_all_entities([text], logits, spec, offsets=offsets, starts=starts, words=words)[0]
+
+
+def find_all_entities(
+    texts: Sequence[str],
+    logits: FloatArray,
+    spec: OutputSpec,
+    *,
+    offsets: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    words: NDArray[np.bool_],
+) -> list[list[Entity]]:
+    """``find_entities`` for U texts, whose n tokens stand end to end: text u has those from ``starts[u]`` to
+    ``starts[u + 1]``. ``words`` [n]: whether a token begins a written word; see EncodedTokens."""
+    result: list[list[Entity]] = [[] for _ in texts]
     if not len(logits):
-        return []
+        return result
     outside, types, begins, inside = _columns(spec)
     tags = _softmax(logits)
-    groups = _word_starts(text, offsets)
+    groups = np.flatnonzero(words)
     sizes = np.diff(np.append(groups, len(tags)))
     mean = np.add.reduceat(tags, groups, axis=0) / sizes[:, None]
     # Per word: outside against each type, whichever of B and I carries it; its first token says whether it begins.
@@ -166,30 +211,34 @@ def find_entities(
     after = np.stack([tags[groups][:, inside[t]].sum(1) for t in types], axis=1)
     chosen = np.concatenate([mean[:, outside].sum(1, keepdims=True), kinds], axis=1).argmax(1)
     begin = (first > after)[np.arange(len(groups)), np.maximum(chosen - 1, 0)]
-    if spec.strict and _begins_inside(chosen, begin):
-        chosen, begin = _best_path(mean[:, outside].sum(1), kinds, first, after)
-    found: list[Entity] = []
-    open_from, current = 0, 0
-    for index in range(len(groups) + 1):
-        kind = int(chosen[index]) if index < len(groups) else 0
-        fresh = kind > 0 and bool(begin[index])
-        if current and (kind != current or fresh):
-            tokens = slice(int(groups[open_from]), int(groups[index]) if index < len(groups) else len(tags))
-            columns = [*begins[types[current - 1]], *inside[types[current - 1]]]
-            entity = _entity(text, offsets[tokens], types[current - 1], float(tags[tokens][:, columns].sum(1).mean()))
-            # Offsets of odd text may share a character; a span never begins before the last one ended.
-            if entity is not None and (not found or entity.start >= found[-1].end):
-                found.append(entity)
-        if kind and (kind != current or fresh):
-            open_from = index
-        current = kind
-    return found
+    text_of = np.searchsorted(starts, groups, side="right") - 1
+    fresh = np.diff(text_of, prepend=-1) > 0  # a text's first word
+    if spec.strict:
+        for text in np.unique(text_of[_begins_inside(chosen, begin, fresh)]):
+            own = slice(*np.searchsorted(text_of, [text, text + 1]))
+            chosen[own], begin[own] = _best_path(mean[own][:, outside].sum(1), kinds[own], first[own], after[own])
+    # A word goes on with an entity where it is of the type of the word before it and does not begin one.
+    goes_on = (chosen > 0) & (chosen == np.concatenate([[0], chosen[:-1]])) & ~begin & ~fresh
+    firsts = np.flatnonzero((chosen > 0) & ~goes_on)
+    breaks = np.append(np.flatnonzero(~goes_on), len(groups))
+    lasts = breaks[np.searchsorted(breaks, firsts, side="right")]
+    bounds = np.append(groups, len(tags))
+    for word, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        place, kind = int(text_of[word]), types[int(chosen[word]) - 1]
+        tokens = slice(int(bounds[word]), int(bounds[end]))
+        score = float(tags[tokens][:, [*begins[kind], *inside[kind]]].sum(1).mean())
+        entity = _entity(texts[place], offsets[tokens], kind, score)
+        found = result[place]
+        # Offsets of odd text may share a character; a span never begins before the last one ended.
+        if entity is not None and (not found or entity.start >= found[-1].end):
+            found.append(entity)
+    return result
 
 
-def _begins_inside(chosen: NDArray[np.intp], begin: NDArray[np.bool_]) -> bool:
-    """Whether some entity begins with an I tag."""
-    before = np.concatenate([[0], chosen[:-1]])
-    return bool(((chosen > 0) & (chosen != before) & ~begin).any())
+def _begins_inside(chosen: NDArray[np.intp], begin: NDArray[np.bool_], fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where an entity begins with an I tag; ``fresh``: the first words of texts."""
+    before = np.where(fresh, 0, np.concatenate([[0], chosen[:-1]]))
+    return np.asarray((chosen > 0) & (chosen != before) & ~begin)
 
 
 def _best_path(
@@ -228,28 +277,6 @@ def _columns(spec: OutputSpec) -> tuple[list[int], list[str], dict[str, list[int
     return outside, types, begins, inside
 
 
-def _word_starts(text: str, offsets: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Indices of the tokens that begin a written word: pieces that touch, letter to letter or digit, are one word.
-
-    Scripts without spaces have no words to keep together: there, each token is its own.
-    """
-    starts = np.ones(len(offsets), bool)
-    for index in np.flatnonzero(offsets[1:, 0] <= offsets[:-1, 1]) + 1:
-        right = int(offsets[index, 0])
-        starts[index] = not (0 < right < len(text) and _joins(text[right - 1]) and _joins(text[right]))
-    return np.flatnonzero(starts)
-
-
-def _joins(char: str) -> bool:
-    # Han, kana, Thai, Lao, Burmese, Khmer: several words in a row without a space. Not Hangul, nor full-width Latin.
-    return (char.isalnum() or unicodedata.category(char)[0] == "M") and not (
-        "\u0e00" <= char <= "\u0eff"
-        or "\u1000" <= char <= "\u109f"
-        or "\u1780" <= char <= "\u17ff"
-        or (char >= "\u2e80" and not ("\uac00" <= char <= "\ud7a3" or "\uff10" <= char <= "\uff5a"))
-    )
-
-
 def _entity(text: str, offsets: NDArray[np.int32], label: str, score: float) -> Entity | None:
     start, end = int(offsets[:, 0].min()), int(offsets[:, 1].max())
     # A composed character may be given by its first code point; its marks belong to it.
@@ -281,8 +308,13 @@ def _stands_last(char: str, span: str) -> bool:
     return char in _KEPT_AT_END or unicodedata.category(char)[0] not in "ZCP"
 
 
-def _tempered(logits: FloatArray, spec: OutputSpec, languages: Sequence[str | None]) -> FloatArray:
-    temperatures = np.array([spec.temperature_of(language) for language in languages], np.float32)
+def _tempered(logits: FloatArray, spec: OutputSpec, languages: Languages) -> FloatArray:
+    if isinstance(languages, np.ndarray):
+        # The last entry is that of -1, no language.
+        table = np.array([*map(spec.temperature_of, (*LANGUAGES, None))], np.float32)
+        temperatures = table[languages]
+    else:
+        temperatures = np.array([spec.temperature_of(language) for language in languages], np.float32)
     return np.divide(logits, temperatures[:, None], dtype=np.float32)
 
 

@@ -7,22 +7,20 @@ from typing import Any
 import numpy as np
 
 from workbench.engine.gate.validation import ValidationSet
-from workbench.runtime.read import TOKEN_BUDGET, read_texts
+from workbench.runtime.read import read_texts
 from workbench.runtime.session import Session
 from workbench.tasks.labels import SENTIMENTS
 
 __all__ = ["read_answers"]
 
 
-def read_answers(
-    session: Session, texts: ValidationSet, *, progress: bool = False, token_budget: int = TOKEN_BUDGET
-) -> list[Any]:
+def read_answers(session: Session, texts: ValidationSet, *, progress: bool = False) -> list[Any]:
     """One answer for each text, None where there is none: as a user of the engine would get it, with one exception.
 
     Where a sentiment set has no neutral texts (two-class reviews), the larger of the labels it has is taken: such a
     set says nothing about neutral. Raises ModelError when the engine does not give the task.
     """
-    reading = read_texts(session, texts.texts, (texts.task,), progress=progress, token_budget=token_budget)
+    reading = read_texts(session, texts.texts, (texts.task,), progress=progress)
     if texts.task == "topics":
         return list(reading.topics)
     if texts.task == "entities":
