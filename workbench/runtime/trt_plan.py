@@ -18,7 +18,7 @@ from workbench.runtime.host import import_runtime
 from workbench.runtime.manifest import Manifest, Profile, rebuild_command
 from workbench.tasks.spec import ModelSpec, OutputKind
 
-__all__ = ["Plan", "ProfileTaken", "library_logger"]
+__all__ = ["Plan", "ProfileTaken", "library_logger", "load_plugins"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Plan:
             )
         self._trt = trt
         self._log = library_logger(manifest.runtime)
-        _load_plugins(manifest.runtime)
+        load_plugins(manifest.runtime)
         self._log.take()
         self._runtime = trt.Runtime(self._log)
         if manifest.version_compatible and hasattr(self._runtime, "engine_host_code_allowed"):
@@ -205,8 +205,8 @@ def library_logger(runtime: str) -> Any:
 
 
 @cache
-def _load_plugins(runtime: str) -> None:
-    """Register the plugins that come with the library, once."""
+def load_plugins(runtime: str) -> None:
+    """Register the plugins that come with the library of ``runtime``, once."""
     load = getattr(import_runtime(runtime), "init_libnvinfer_plugins", None)
     if load is not None and not load(library_logger(runtime), ""):
         logger.warning("%s could not register its plugins", runtime)

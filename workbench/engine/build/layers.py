@@ -36,7 +36,8 @@ def layer_precisions(information: str, plan: bytes = b"") -> dict[str, int]:
     not the inspector's.
     """
     try:
-        layers = json.loads(information)["Layers"]
+        # 8.6 writes control characters into the names of fused layers.
+        layers = json.loads(information, strict=False)["Layers"]
         known = [layer for layer in layers if isinstance(layer, Mapping)]
         found = [(_is_product(layer), _narrowest(layer)) for layer in known if not _is_closed(layer)]
     except (ValueError, KeyError, TypeError) as error:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -27,6 +25,7 @@ from workbench.engine.build.progress import make_monitor
 from workbench.errors import EngineError
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
+from workbench.runtime.trt_plan import library_logger, load_plugins
 
 with warnings.catch_warnings():
     # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
@@ -102,12 +101,6 @@ def int8_form(runtime: str) -> str:
     return "tensorrt-10" if _strongly_typed(load_library(runtime)) else "tensorrt-8"
 
 
-def load_plugins(trt: ModuleType, log: Any) -> None:
-    """Make the library's own plugins known to it, on the versions whose plugins packed engines use."""
-    if trt.__name__ == "tensorrt" and _major(trt) < _WITHOUT_PLUGINS:
-        trt.init_libnvinfer_plugins(log, "")
-
-
 def packed_problem(runtime: str, precision: str) -> str | None:
     """Why the installed ``runtime`` cannot run packed engines in ``precision``; None where it can."""
     if runtime != "tensorrt":
@@ -119,7 +112,7 @@ def packed_problem(runtime: str, precision: str) -> str | None:
         return f"TensorRT {trt.__version__} has another attention operator than 8.6"
     from workbench.engine.graphs.plugins import NEEDED
 
-    load_plugins(trt, _logger(runtime))
+    load_plugins(runtime)
     registry = trt.get_plugin_registry()
     for name, version in NEEDED:
         if registry.get_plugin_creator(name, version, "") is None:
@@ -153,9 +146,9 @@ def build_plan(
     said first.
     """
     trt = load_library(runtime)
-    log = _logger(runtime)
+    log = library_logger(runtime)
     log.take()
-    load_plugins(trt, log)
+    load_plugins(runtime)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
@@ -193,7 +186,7 @@ def check_header(plan: bytes, *, runtime: str) -> None:
     capability, and a driver that is too old. Raises EngineError.
     """
     trt = load_library(runtime)
-    library = trt.Runtime(_logger(runtime))
+    library = trt.Runtime(library_logger(runtime))
     if not hasattr(library, "get_engine_validity"):
         return
     validity, bits = library.get_engine_validity(plan[: library.engine_header_size])
@@ -213,9 +206,9 @@ def inspect_plan(plan: bytes, *, runtime: str) -> Inspection:
     Raises EngineError when it cannot be loaded.
     """
     trt = load_library(runtime)
-    log = _logger(runtime)
+    log = library_logger(runtime)
     log.take()
-    load_plugins(trt, log)
+    load_plugins(runtime)
     library = trt.Runtime(log)
     if hasattr(library, "engine_host_code_allowed"):
         library.engine_host_code_allowed = True  # a version-compatible plan carries its own lean runtime
@@ -296,6 +289,9 @@ def _configure(
         _hold_in_fp32(trt, network)
     if options.version_compatible:
         config.set_flag(flags.VERSION_COMPATIBLE)
+    if hasattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806"):
+        # Without it 8.6 gives a profile to one context alone, and batches could not overlap; later it is the rule.
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.tactic_sources is not None:
@@ -380,43 +376,3 @@ def _products(trt: ModuleType, network: Any) -> dict[str, int]:
         elif layer.get_input(0).dtype in names:
             counts[names[layer.get_input(0).dtype]] += 1
     return {name: count for name, count in counts.items() if count}
-
-
-class _Log:
-    """What a library says: kept until taken, and sent to logging."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._errors: list[str] = []
-
-    def note(self, message: str) -> None:
-        with self._lock:
-            self._errors.append(message.strip())
-
-    def take(self) -> str:
-        """The first error since the last call, "" if there was none."""
-        with self._lock:
-            first = self._errors[0] if self._errors else ""
-            self._errors.clear()
-        return first.rstrip(".")
-
-
-@cache
-def _logger(runtime: str) -> Any:
-    """One logger for each library: TensorRT 8 keeps the first that it is given."""
-    trt = load_library(runtime)
-    base: Any = trt.ILogger
-    severity = base.Severity
-
-    class Logger(base):  # type: ignore[misc]  # a class of a library without types
-        def __init__(self) -> None:
-            base.__init__(self)
-            self._log = _Log()
-            self.take = self._log.take
-
-        def log(self, level: Any, message: str) -> None:
-            if level in (severity.INTERNAL_ERROR, severity.ERROR):
-                self._log.note(message)
-            logger.log(logging.INFO if level == severity.WARNING else logging.DEBUG, "%s: %s", runtime, message)
-
-    return Logger()
