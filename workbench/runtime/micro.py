@@ -17,17 +17,18 @@ from typing import Final
 import numpy as np
 
 from workbench.errors import BusyError, DeadlineError, ModelError, ParameterError
-from workbench.runtime.read import Reading, read_texts
+from workbench.runtime.read import Reading, check_tasks, read_texts
 from workbench.runtime.session import Session
 from workbench.tasks.decode import Entity
-from workbench.tasks.labels import SENTIMENTS, TASKS
+from workbench.tasks.labels import SENTIMENTS
 
 __all__ = ["Answer", "MicroBatcher", "MicroStats"]
 
 logger = logging.getLogger(__name__)
 
 _WORKERS: Final = 2
-"""One batch is on the device while the next is tokenized and the last is decoded."""
+"""One batch is on the device while the next is tokenized and the last is decoded. Workers tokenize, not the callers:
+one text by itself took 330 us of a core, and 137 us in a batch of 32."""
 
 _REMEMBERED: Final = 10_000  # latencies that percentiles are taken from
 _EXIT_S: Final = 5.0  # what the interpreter's exit waits for a batch under way
@@ -272,8 +273,7 @@ class MicroBatcher:
         """``tasks`` in the usual order; a mistake is the caller's, not the batch's."""
         known = self._known_tasks.get(tasks)
         if known is None:
-            read_texts(self._session, [], tasks)
-            known = self._known_tasks[tasks] = tuple(task for task in TASKS if task in tasks)
+            known = self._known_tasks[tasks] = check_tasks(self._session, tasks)
         return known
 
     def _give_up(self, request: _Request, why: str) -> None:
