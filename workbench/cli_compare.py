@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -23,7 +24,7 @@ from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 if TYPE_CHECKING:
     from workbench.workspace import Policies
 
-__all__ = ["compare", "engines_app", "search"]
+__all__ = ["compare", "engines_app", "judge", "search"]
 
 
 @engines_app.command("compare")
@@ -42,25 +43,36 @@ def compare(
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Time the engines too.")] = True,
 ) -> None:
     """Judge engines against FP32: table, HTML, verdicts into the manifests. Exit code 1 when one fails."""
-    from workbench.engine.compare import compare_engines
     from workbench.errors import ParameterError
-    from workbench.report.engines import write_comparison
 
     tasks = words_of(task)
     if validation is not None and len(tasks) != 1:
         raise ParameterError("A validation file is for one task. Name the task too: --task sentiment")
-    found = compare_engines(
+    failed = judge(
         model,
         tasks,
         engines=words_of(engines) or None,
         validation={tasks[0]: validation} if validation is not None else None,
         policy=_policy(workspace),
+        out=out,
         speed=speed,
     )
+    raise typer.Exit(1 if failed else 0)
+
+
+def judge(model: str, tasks: Sequence[str], *, policy: Policies | None, out: Path | None, **options: Any) -> bool:
+    """Compare, write the report, say what was found and who reads from now on; whether an engine failed."""
+    from workbench.engine.compare import compare_engines
+    from workbench.report.engines import write_comparison
+    from workbench.scoring.choosing import choose_engines
+
+    found = compare_engines(model, tasks, policy=policy, **options)
     folder = out or settings().reports / "engines" / found.folder.name
     typer.echo(found.summary())
+    for choice in choose_engines(found.folder, found.tasks, policy=policy):
+        typer.echo(f"{choice.task}: {choice.why}")
     typer.echo(f"Report: {write_comparison(found, folder)}")
-    raise typer.Exit(1 if found.failed else 0)
+    return bool(found.failed)
 
 
 @engines_app.command("search")

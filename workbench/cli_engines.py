@@ -59,12 +59,18 @@ def build(
         typer.Option(help="TensorRT's tactic sources: none, or names with commas."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Judge them too: those that pass and are faster read from now on.")
+    ] = False,
 ) -> None:
     """Build engines. They land in engines/<model>/plans/<engine id> with a manifest each."""
+    from workbench.cli_compare import judge
     from workbench.engine.engines import build_engines, model_folders
+    from workbench.tasks.spec import load_spec
 
+    folders = model_folders(model=model, task=task, every=every)
     made = build_engines(
-        model_folders(model=model, task=task, every=every),
+        folders,
         words_of(precision),
         task=task,
         runtime=runtime,
@@ -86,7 +92,14 @@ def build(
             f"{item.plan_bytes / 1e6:.1f} MB  {item.verified}  {item.build_s:.1f} s"
             + ("  (kept ranges or timings)" if item.cached else "")
         )
-    typer.echo("Next: workbench engines compare")
+    if not compare:
+        typer.echo("Next: workbench engines compare")
+        return
+    failed = []
+    for folder in folders:
+        ids = [item.engine_id for item in made if item.model == folder.name]
+        failed.append(judge(str(folder), tuple(load_spec(folder).outputs), policy=None, out=None, engines=ids))
+    raise typer.Exit(1 if any(failed) else 0)
 
 
 @engines_app.command("list")

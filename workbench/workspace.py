@@ -274,9 +274,8 @@ class TopicPolicy(TaskPolicy):
 
 
 class EntityPolicy(TaskPolicy):
-    """Engines for entities: spans lose most by INT8, so that it is allowed only where the file says so."""
+    """Engines for entities."""
 
-    precisions: tuple[EnginePrecision, ...] = ("fp16",)
     metric: Literal["entity_f1"] | None = None
 
 

@@ -7,11 +7,11 @@ from workbench.errors import WorkspaceError
 from workbench.workspace import Policies, load_workspace
 
 
-def test_without_a_policy_entities_stay_out_of_int8(tmp_path):
+def test_without_a_policy_the_gate_decides(tmp_path):
     policy = load_workspace(write(tmp_path, GOOD)).policy
     assert policy == Policies()
     assert [policy.sentiment.allows(name) for name in ("fp32", "fp16", "int8", "mixed")] == [True] * 4
-    assert [policy.entities.allows(name) for name in ("fp32", "fp16", "int8", "mixed")] == [True, True, False, False]
+    assert [policy.entities.allows(name) for name in ("fp32", "fp16", "int8", "mixed")] == [True] * 4
     assert policy.topics.budget is None
     assert not policy.topics.allow_inconclusive
 

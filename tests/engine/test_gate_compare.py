@@ -248,6 +248,16 @@ def test_the_commands_write_the_page_and_tell_failure_by_exit_code(home, built, 
     assert "<h2>Sensitivity</h2>" in (tmp_path / "search-sentiment.html").read_text()
 
 
+def test_one_command_builds_judges_and_says_who_reads(home, built):
+    words = ["engines", "build", "--model", "small", "--precision", "int8", "--runtime", "onnxruntime", "--compare"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code in (0, 1), done.output
+    assert "INT8 onnxruntime" in done.output
+    assert "FP16" not in done.output
+    assert "sentiment: the FP32 model of small reads (" in done.output
+    assert (home / "reports" / "engines" / "small" / "compare.html").is_file()
+
+
 def test_a_failing_engine_gives_exit_code_one(home, small, built, tmp_path):
     """A validation set on which FP32 is right and INT8 often is not."""
     from workbench.engine.gate import read_answers, read_validation

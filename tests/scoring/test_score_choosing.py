@@ -9,7 +9,9 @@ import workbench
 from tests.engine.small_encoder import make_small_model
 from workbench.engine.build import build
 from workbench.engine.gate import Flips, GateResult
+from workbench.engine.gate.card import conversion
 from workbench.engine.gate.result import DEFAULT_METRICS
+from workbench.engine.training.cards import toml_document
 from workbench.errors import ModelError
 from workbench.runtime.manifest import read_manifest, write_manifest
 from workbench.scoring.api import open_scorer
@@ -78,13 +80,13 @@ def test_without_verdicts_the_model_itself_reads(engines):
     assert "workbench engines compare" in first.why
 
 
-def test_the_fastest_that_passed_reads_and_int8_not_for_entities(engines, judge):
+def test_the_fastest_that_passed_reads_unless_the_policy_forbids_it(engines, judge):
     folder, _ = engines
     judge("int8", *(result(task, ratio=4) for task in TASKS))
-    assert chosen(folder, tasks=("sentiment", "topics")) == ["int8", "int8"]
-    assert chosen(folder, tasks=("entities",)) == ["model"]
-    policy = Policies(entities=EntityPolicy(precisions=("fp16", "int8")))
-    assert chosen(folder, policy) == ["int8"] * 3
+    assert chosen(folder) == ["int8"] * 3
+    policy = Policies(entities=EntityPolicy(precisions=("fp16",)))
+    assert chosen(folder, policy, tasks=("sentiment", "topics")) == ["int8", "int8"]
+    assert chosen(folder, policy, tasks=("entities",)) == ["model"]
 
 
 def test_tasks_share_a_pass_where_two_passes_take_longer(engines, judge):
@@ -126,6 +128,62 @@ def test_the_policy_decides_budget_metric_precision_and_inconclusive(engines, ju
     assert chosen(folder, Policies(sentiment=SentimentPolicy(metric="macro_f1")), tasks=only) == ["model"]
     assert chosen(folder, tasks=("topics",)) == ["model"]
     assert chosen(folder, Policies(topics=TopicPolicy(allow_inconclusive=True)), tasks=("topics",)) == ["int8"]
+
+
+@pytest.fixture
+def card(engines):
+    """Put what the card says of the INT8 engine into model.toml; it is gone after the test."""
+    folder, built = engines
+    file = folder / "model.toml"
+    before = file.read_text(encoding="utf-8")
+
+    def put(*sets, **other):
+        manifest = read_manifest(folder / "plans" / built["int8"].engine_id)
+        rows = {
+            f"set{at}": {"task": task, "metric": DEFAULT_METRICS[task], "n": n, "delta": delta, "interval": interval}
+            for at, (task, n, delta, interval) in enumerate(sets)
+        }
+        engine = {**conversion(manifest), **other, "sets": rows}
+        file.write_text(before + "\n" + toml_document({"engines": [engine]}), encoding="utf-8")
+
+    yield put
+    file.write_text(before, encoding="utf-8")
+
+
+def test_where_texts_are_few_the_card_may_decide(engines, judge, card):
+    folder, _ = engines
+    judge("int8", result("sentiment", half=1.5))
+    only = ("sentiment",)
+    assert chosen(folder, tasks=only) == ["model"]
+    good = ("sentiment", 12_000, -0.1, [-0.2, 0.0])
+    card(good, ("topics", 5000, -3.0, [-4.0, -2.0]), ("sentiment", 500, -2.0, [-5.0, 1.0]))
+    assert chosen(folder, tasks=only) == ["int8"]
+    (choice,) = choose_engines(folder, only)
+    assert "too few texts to tell, the model card has -0.10 [-0.20, +0.00] on 12,000 texts, set0" in choice.why
+    # At the policy's budget, by the policy's metric.
+    assert chosen(folder, Policies(sentiment=SentimentPolicy(budget=0.15)), tasks=only) == ["model"]
+    # Texts here that speak against it count for more.
+    judge("int8", result("sentiment", delta=-1.2, half=1.5))
+    assert chosen(folder, tasks=only) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "other"),
+    [
+        ([("sentiment", 2000, 0.0, [-0.1, 0.1])], {}),
+        ([("topics", 5000, 0.0, [-0.1, 0.1])], {}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1]), ("sentiment", 4000, -1.1, [-1.5, -0.5])], {}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"calibration_sha256": "other texts"}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"model_sha256": "another network"}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"recipe": ["layer0.ffn2"]}),
+        ([("sentiment", 9000, 0.0, "nonsense")], {}),
+    ],
+)
+def test_a_card_of_something_else_decides_nothing(engines, judge, card, sets, other):
+    folder, _ = engines
+    judge("int8", result("sentiment", half=1.5))
+    card(*sets, **other)
+    assert chosen(folder, tasks=("sentiment",)) == ["model"]
 
 
 def test_unmeasured_is_never_served_even_where_inconclusive_is(engines, judge):

@@ -1,8 +1,10 @@
 """Which engine reads for a task: the fastest that passed the gate, or the FP32 model itself.
 
 An engine may read when the task's policy allows its precision, it is fresh, it can run here, it was judged by the
-policy's metric, the verdict at the policy's budget is pass (or inconclusive, where the policy says so), and it was
-timed beside FP32. Of these the choice is the one with the least time for all tasks together: tasks that share an
+policy's metric, the verdict at the policy's budget is pass, and it was timed beside FP32. Where the verdict is
+inconclusive, for want of texts, it may read when the estimate holds the budget and the model's card shows that
+engines converted like it pass on thousands of texts (workbench.engine.gate.card), or when the policy says that
+inconclusive is enough. Of these the choice is the one with the least time for all tasks together: tasks that share an
 engine share one pass, so that one FP16 pass may beat an INT8 pass and an FP16 pass. Nothing is served by accident:
 where no engine qualifies, the FP32 model reads, and the reasons are told.
 """
@@ -15,13 +17,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from workbench.engine.gate.card import Evidence, find_evidence
 from workbench.engine.gate.result import DEFAULT_METRICS, GateResult, default_budget
 from workbench.errors import EngineError, ModelError, ParameterError
 from workbench.runtime import Session, open_engine, open_session
+from workbench.runtime.host import this_host
 from workbench.runtime.manifest import Manifest, find_plans, staleness
 from workbench.tasks.labels import TASKS
+from workbench.tasks.spec import load_spec
 from workbench.workspace import Policies, TaskPolicy
 
 __all__ = ["Choice", "Reader", "choose_engines", "open_readers"]
@@ -123,12 +128,14 @@ def choose_engines(
     runtimes = _RUNTIMES.get(backend)
     plans = []
     reasons: dict[str, list[str]] = {task: [] for task in tasks}
-    for path, manifest in find_plans(folder.parent, folder.name) if (folder / "plans").is_dir() else ():
+    found = find_plans(folder.parent, folder.name) if (folder / "plans").is_dir() else []
+    card = load_spec(folder).card if found else {}
+    for path, manifest in found:
         if runtimes is not None and manifest.runtime not in runtimes:
             continue
         problem = (broken or {}).get(manifest.engine_id) or "; ".join(staleness(manifest, engines=folder.parent))
         for task in tasks:
-            own = problem or _refusal(manifest, task, getattr(rules, task))
+            own = problem or _refusal(manifest, task, getattr(rules, task), card)
             if own:
                 reasons[task].append(f"{manifest.precision} {manifest.engine_id}: {own}")
             else:
@@ -149,10 +156,13 @@ def choose_engines(
     best = min(product(*options), key=lambda picked: (round(_time(tasks, picked), 6), len(set(map(_id, picked)))))
     if backend != "tensorrt" and _time(tasks, best) > _WORTH:
         best = (None,) * len(tasks)
-    return tuple(_choice(task, folder, picked, reasons[task]) for task, picked in zip(tasks, best, strict=True))
+    return tuple(
+        _choice(task, folder, picked, reasons[task], getattr(rules, task), card)
+        for task, picked in zip(tasks, best, strict=True)
+    )
 
 
-def _refusal(manifest: Manifest, task: str, policy: TaskPolicy) -> str:
+def _refusal(manifest: Manifest, task: str, policy: TaskPolicy, card: Mapping[str, Any]) -> str:
     """Why the engine may not read for the task; empty when it may."""
     if not policy.allows(manifest.precision):
         return f"the policy of {task} does not allow {manifest.precision}"
@@ -166,10 +176,25 @@ def _refusal(manifest: Manifest, task: str, policy: TaskPolicy) -> str:
     metric = policy.metric or DEFAULT_METRICS[task]
     if result.metric != metric:
         return f"judged by {result.metric}, not by {metric}; run: workbench engines compare with -w"
-    verdict = result.verdict_at(policy.budget if policy.budget is not None else default_budget(manifest.precision))
-    if verdict != "pass" and not (verdict == "inconclusive" and policy.allow_inconclusive):
+    verdict = result.verdict_at(_budget(manifest, policy))
+    if verdict != "pass" and not (
+        verdict == "inconclusive"
+        and (policy.allow_inconclusive or _shown(manifest, result, policy, card) is not None)
+    ):
         return verdict
     return "" if result.speed_ratio else "its speed was not measured; run: workbench engines compare"
+
+
+def _budget(manifest: Manifest, policy: TaskPolicy) -> float:
+    return policy.budget if policy.budget is not None else default_budget(manifest.precision)
+
+
+def _shown(manifest: Manifest, result: GateResult, policy: TaskPolicy, card: Mapping[str, Any]) -> Evidence | None:
+    """What the card has where the texts here were too few, unless what was seen of them speaks against it."""
+    budget = _budget(manifest, policy)
+    if result.delta < -budget:
+        return None
+    return find_evidence(card, manifest, result.task, metric=result.metric, budget=budget)
 
 
 def _time(tasks: Sequence[str], picked: Sequence[tuple[Path, Manifest] | None]) -> float:
@@ -188,9 +213,21 @@ def _id(item: tuple[Path, Manifest] | None) -> str:
     return item[1].engine_id if item is not None else ""
 
 
-def _choice(task: str, folder: Path, picked: tuple[Path, Manifest] | None, reasons: Sequence[str]) -> Choice:
+def _choice(
+    task: str,
+    folder: Path,
+    picked: tuple[Path, Manifest] | None,
+    reasons: Sequence[str],
+    policy: TaskPolicy,
+    card: Mapping[str, Any],
+) -> Choice:
     if picked is None:
-        why = "; ".join(reasons) or "no engine that is faster has passed the gate"
+        # On a CPU, INT8 alone is faster.
+        which = "" if this_host().gpu else " --precision int8"
+        why = "; ".join(reasons) or (
+            "no engine that is faster has passed the gate; to build and judge one: "
+            f"workbench engines build --model {folder.name}{which} --compare"
+        )
         return Choice(task, folder, f"the FP32 model of {folder.name} reads ({why})")
     path, manifest = picked
     result = GateResult.from_dict(manifest.gate[task])
@@ -200,4 +237,7 @@ def _choice(task: str, folder: Path, picked: tuple[Path, Manifest] | None, reaso
         f"against FP32 [{result.interval[0]:+.2f}, {result.interval[1]:+.2f}], {result.flips.n:,} of {result.n:,} "
         f"answers differ, {ratio:.1f} times as fast"
     )
+    if result.verdict_at(_budget(manifest, policy)) != "pass":
+        shown = _shown(manifest, result, policy, card)
+        why += f"; too few texts to tell, {f'the model card has {shown}' if shown else 'which the policy allows'}"
     return Choice(task, folder, why, path, manifest)
