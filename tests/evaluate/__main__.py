@@ -16,7 +16,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.evaluate import engines, extraction_products, extraction_text, fit_text, floors, model_sets, models
+from tests.evaluate import (
+    engine_card,
+    engines,
+    extraction_products,
+    extraction_text,
+    fit_text,
+    floors,
+    model_sets,
+    models,
+)
 from workbench.errors import WorkbenchError
 from workbench.tasks.labels import TASKS
 
@@ -129,6 +138,8 @@ def _engines(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     print(engines.report(judged))
+    if arguments.card:
+        print(f"\nWrote {engine_card.update_card(arguments.model, judged)}.")
     return 0
 
 
@@ -189,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     judging.add_argument(
         "--only-judge", action="store_true", help="judge what lies in --answers; no engine is needed"
     )
+    judging.add_argument("--card", action="store_true", help="write the verdicts into the model's model.toml")
     judging.set_defaults(run=_engines)
 
     parsed = parser.parse_args(arguments)

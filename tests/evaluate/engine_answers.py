@@ -12,6 +12,7 @@ with a fingerprint of the set's texts and labels, so that answers are never judg
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ _NONE = 255
 
 @dataclass(frozen=True)
 class Answers:
-    """``about``: engine_id, model, model_sha256, precision, runtime, runtime_version, target, layout, recipe, method,
+    """``about``: engine_id, model, what was converted and how (workbench.engine.gate.card), runtime_version, target,
     machine, date. ``sets``: the answers to each set, by its name; ``prints``: the sets' fingerprints."""
 
     about: Mapping[str, Any]
@@ -63,7 +64,7 @@ class Answers:
                     name: decode(item["task"], stored[f"set:{name}"], int(item["n"]))
                     for name, item in about["sets"].items()
                 }
-        except (KeyError, OSError, TypeError) as error:
+        except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{file} holds no answers of an engine: {error}") from None
         return cls(about["engine"], sets, {name: item["print"] for name, item in about["sets"].items()})
 

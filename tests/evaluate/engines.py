@@ -4,7 +4,8 @@
 
 Reading and judging are two steps. ``--answers DIR`` keeps what each engine said in a small file, made where the
 engine runs (``--only-read``); the tables are made from such files anywhere (``--only-judge``). ``--pack FILE`` writes
-the texts and labels for a machine without the data folder, ``--sets FILE`` reads them there.
+the texts and labels for a machine without the data folder, ``--sets FILE`` reads them there. ``--card`` writes the
+verdicts into the model's card.
 
 The reference is the FP32 model folder in onnxruntime, as in `workbench engines compare`; the statistics and the
 budgets (FP16 0.3 points, INT8 1.0) are the gate's. Of sets with one topic a text the likeliest topic is the answer
@@ -25,6 +26,7 @@ from typing import Any
 from tests.evaluate.engine_answers import Answers, read_engine
 from tests.evaluate.model_sets import LabelledSet, fingerprint
 from workbench.engine.gate import GateResult, default_budget, judge
+from workbench.engine.gate.card import DECIDING, conversion
 from workbench.errors import EngineError, ModelError
 from workbench.runtime import open_engine, open_session
 from workbench.runtime.host import this_host
@@ -32,10 +34,7 @@ from workbench.runtime.manifest import Manifest, file_sha256, find_plans
 from workbench.runtime.onnx import usable_cores
 from workbench.runtime.session import Session
 
-__all__ = ["DECIDING", "Judged", "judge_engines", "read_engines", "report"]
-
-DECIDING = 3000
-"""Texts from which on a verdict is expected; smaller sets may be inconclusive."""
+__all__ = ["Judged", "judge_engines", "read_engines", "report", "split_reference", "stored"]
 
 _REFERENCE = "reference"
 _POOLED = "all entities"
@@ -117,7 +116,9 @@ def split_reference(answers: Iterable[Answers]) -> tuple[Answers, list[Answers]]
     for item in several:
         if item.about["engine_id"] == _REFERENCE:
             return item, [other for other in several if other is not item]
-    raise ValueError("The answers of the FP32 model are missing: read.npz of it is made by every run with --answers")
+    raise ValueError(
+        "The answers of the FP32 model, reference.npz, are missing: every run with --answers writes them"
+    )
 
 
 def judge_engines(reference: Answers, engines: Sequence[Answers], sets: Sequence[LabelledSet]) -> list[Judged]:
@@ -183,11 +184,7 @@ def _about_reference(folder: Path, session: Session) -> dict[str, Any]:
         "model_sha256": file_sha256(folder / "model.onnx"),
         "precision": "fp32",
         "runtime": "onnxruntime",
-        "runtime_version": "",
         "target": "cpu",
-        "layout": "padded",
-        "recipe": [],
-        "method": None,
         **_here("cpu"),
     }
 
@@ -196,14 +193,9 @@ def _about_engine(manifest: Manifest) -> dict[str, Any]:
     return {
         "engine_id": manifest.engine_id,
         "model": f"{manifest.model} {manifest.model_version}",
-        "model_sha256": manifest.model_sha256,
-        "precision": manifest.precision,
-        "runtime": manifest.runtime,
         "runtime_version": manifest.runtime_version,
         "target": manifest.target,
-        "layout": manifest.layout,
-        "recipe": list(manifest.recipe),
-        "method": manifest.calibration["method"] if manifest.calibration is not None else None,
+        **conversion(manifest),
         **_here(manifest.target),
     }
 
