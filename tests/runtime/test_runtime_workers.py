@@ -48,7 +48,8 @@ def same(left, right):
 
 @pytest.mark.parametrize("offsets", [False, True])
 def test_a_process_gives_what_this_one_gives(encoder, offsets):
-    with Encoders(encoder, workers=1, expected=MANY) as encoders:
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.expect(MANY)
         process_of(encoders)
         assert encoders._free.get_nowait() is encoders._processes[0]
         encoders._free.put(encoders._processes[0])
@@ -68,13 +69,15 @@ def test_few_texts_start_no_process(encoder):
 
 
 def test_without_workers_there_are_no_processes(encoder):
-    with Encoders(encoder, expected=MANY) as encoders:
+    with Encoders(encoder) as encoders:
+        encoders.expect(MANY)
         encoders.submit(TEXTS, offsets=False).result()
         assert not encoders._processes
 
 
 def test_a_process_that_ends_by_itself_is_told(encoder):
-    with Encoders(encoder, workers=1, expected=MANY) as encoders:
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.expect(MANY)
         process = process_of(encoders)
         process.kill()
         with pytest.raises(ModelError, match=r"ended by itself \(exit code -?\d+\).*out of memory"):
@@ -82,7 +85,8 @@ def test_a_process_that_ends_by_itself_is_told(encoder):
 
 
 def test_what_fails_in_a_process_is_told(encoder):
-    with Encoders(encoder, workers=1, expected=MANY) as encoders:
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.expect(MANY)
         process_of(encoders)
         with pytest.raises(ModelError, match="A process that tokenizes failed: TypeError"):
             encoders.submit([7], offsets=False).result()
@@ -94,7 +98,8 @@ def test_a_process_that_does_not_start_is_done_without(tiny, tmp_path, caplog):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     encoder = TextEncoder(load_spec(tmp_path))
     (tmp_path / "tokenizer.json").unlink()
-    with Encoders(encoder, workers=1, expected=MANY) as encoders:
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.expect(MANY)
         encoders.submit(TEXTS, offsets=False).result()
         encoders._starters.shutdown(wait=True)
         assert "could not be started" in caplog.text
@@ -102,7 +107,8 @@ def test_a_process_that_does_not_start_is_done_without(tiny, tmp_path, caplog):
 
 
 def test_closing_ends_the_processes(encoder):
-    encoders = Encoders(encoder, workers=2, expected=MANY)
+    encoders = Encoders(encoder, workers=2)
+    encoders.expect(MANY)
     process = process_of(encoders)
     late = encoders.submit(["good price"] * 50_000, offsets=True)
     encoders.close()
@@ -113,7 +119,8 @@ def test_closing_ends_the_processes(encoder):
 
 def test_closing_at_once(encoder):
     for _ in range(3):
-        with Encoders(encoder, workers=2, expected=MANY) as encoders:
+        with Encoders(encoder, workers=2) as encoders:
+            encoders.expect(MANY)
             encoders.submit(["good"], offsets=False)
 
 
@@ -143,7 +150,8 @@ from workbench.runtime.workers import Encoders
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 # No guard of __main__: the script must not be run again in the workers.
-with OnnxSession(sys.argv[1], threads=1) as session, Encoders(session.encoder, workers=2, expected=10**6) as encoders:
+with OnnxSession(sys.argv[1], threads=1) as session, Encoders(session.encoder, workers=2) as encoders:
+    encoders.expect(10**6)
     chunks = (["good price", "bad phone"] * 500 for _ in range(100_000))
     for at, _ in enumerate(read_chunks(session, chunks, encoders=encoders)):
         if encoders._ready and at % 10 == 0:

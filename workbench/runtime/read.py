@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +47,7 @@ __all__ = [
     "make_encoders",
     "read_chunks",
     "read_texts",
+    "reading_bar",
     "split_texts",
 ]
 
@@ -120,7 +121,8 @@ def read_texts(
     """
     wanted = check_tasks(session, tasks)
     chunks = (texts[start:end] for start, end in split_texts(texts))
-    with make_encoders(session, expected=len(texts)) as encoders, _bar(len(texts), progress) as advance:
+    with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
+        encoders.expect(len(texts))
         parts = list(read_chunks(session, chunks, wanted, encoders=encoders, advance=advance))
     return _reading(parts, wanted, session)
 
@@ -132,7 +134,7 @@ def read_chunks(
     *,
     encoders: Encoders,
     advance: Callable[[int], None] | None = None,
-) -> Iterator[Answers]:
+) -> Generator[Answers, None, None]:
     """The answers for each of ``chunks``, in order; see ``read_texts``. A few chunks are under way at a time.
 
     ``encoders`` are those of the session (``make_encoders``), and the caller's to close. ``advance`` is called, in
@@ -165,15 +167,12 @@ def read_chunks(
         runs.shutdown(wait=True, cancel_futures=True)
 
 
-def make_encoders(session: Session, *, expected: int | None = None) -> Encoders:
-    """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare.
-
-    ``expected``: how many texts will come; see Encoders.
-    """
+def make_encoders(session: Session) -> Encoders:
+    """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare."""
     cores = usable_cores()
     # A CPU that runs the network has no core to spare and no need: its network takes fifty times as long.
     spare = cores - 2 if session.backend != "onnxruntime" and cores >= 4 else 0
-    return Encoders(session.encoder, workers=spare, expected=expected)
+    return Encoders(session.encoder, workers=spare)
 
 
 def check_tasks(session: Session, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -381,7 +380,7 @@ def _stacked(parts: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.flo
 
 
 @contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[int], None] | None]:
+def reading_bar(total: int, progress: bool) -> Iterator[Callable[[int], None] | None]:
     """A function to call with the number of texts done."""
     if not progress:
         yield None

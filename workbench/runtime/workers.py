@@ -46,15 +46,13 @@ class _Encodes(Protocol):
 class Encoders:
     """Encodes lists of texts, several at once and off the caller's thread; for one reading or for many.
 
-    ``workers``: how many processes help once there is enough to do for them, 0 for none. ``expected``: how many texts
-    will come; None where that is not known, and then the processes are started when enough have come. Until the first
-    one is ready this process encodes by itself.
+    ``workers``: how many processes help once there is enough to do for them, 0 for none: when many texts are
+    announced (``expect``), or when many have come. Until the first one is ready this process encodes by itself.
     """
 
-    def __init__(self, encoder: TextEncoder, *, workers: int = 0, expected: int | None = None) -> None:
+    def __init__(self, encoder: TextEncoder, *, workers: int = 0) -> None:
         self._encoder = encoder
         self._workers = workers if sys.executable else 0
-        self._expected = expected
         self._seen = 0
         self._started = self._closed = self._ready = False
         self._lock = threading.Lock()
@@ -71,14 +69,21 @@ class Encoders:
         """How many lists should be under way so that no worker waits, and no more are kept in memory."""
         return self._workers + self._workers // 2 + 4 if self._started else 4
 
+    def expect(self, texts: int) -> None:
+        """So many texts will come: start the processes if that is worth it."""
+        if texts < _WORTH:
+            return
+        with self._lock:
+            if self._started or self._closed:
+                return
+            self._started = True
+        for _ in range(self._workers):
+            self._starters.submit(self._start)
+
     def submit(self, texts: Sequence[str | None], *, offsets: bool) -> Future[EncodedTexts]:
         """``TextEncoder.encode_columns`` of ``texts``. The future raises ModelError when a worker process ended."""
         self._seen += len(texts)
-        enough = self._seen if self._expected is None else max(self._seen, self._expected)
-        if enough >= _WORTH and not self._started:
-            self._started = True
-            for _ in range(self._workers):
-                self._starters.submit(self._start)
+        self.expect(self._seen)
         return self._threads.submit(self._encode, texts, offsets)
 
     def close(self) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import tee
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from workbench.errors import ParameterError
 from workbench.runtime import Session
-from workbench.runtime.read import Reading, read_texts
+from workbench.runtime.read import Answers, make_encoders, read_chunks, reading_bar, split_texts
+from workbench.runtime.workers import Encoders
 from workbench.scoring.choosing import Choice, open_readers
 from workbench.settings import settings
 from workbench.store.tables import ENTITY
+from workbench.tasks.decode import Entity
+from workbench.tasks.encode import REASONS
 from workbench.tasks.labels import SENTIMENTS, TASKS
+from workbench.tasks.language import LANGUAGES
 from workbench.workspace import Policies
 
 __all__ = ["SCORE_SCHEMA", "Scorer", "bundled_model", "open_scorer", "score", "score_columns"]
@@ -76,6 +83,7 @@ class Scorer:
     def __init__(self, sessions: Mapping[Session, tuple[str, ...]], choices: Sequence[Choice] = ()) -> None:
         self._sessions = dict(sessions)
         self.choices = tuple(choices)
+        self._encoders: dict[Session, Encoders] = {}
         self.tasks = tuple(task for task in TASKS if any(task in own for own in self._sessions.values()))
 
     @property
@@ -91,27 +99,64 @@ class Scorer:
     def score(self, texts: Sequence[str | None] | pl.Series, *, progress: bool = False) -> pl.DataFrame:
         """One row for each text; see ``workbench.score``."""
         checked = _check_texts(texts)
-        columns: dict[str, Any] = {}
-        reasons: list[list[str | None]] = []
-        for session, tasks in self._sessions.items():
-            reading = read_texts(session, checked, tasks, progress=progress)
-            columns |= _columns(reading)
-            reasons.append(reading.reason)
+        chunks = (checked[start:end] for start, end in split_texts(checked))
+        with reading_bar(len(checked), progress) as advance:
+            frames = list(self.score_chunks(chunks, expected=len(checked), advance=advance))
+        return pl.concat(frames) if frames else pl.DataFrame(schema=self.schema)
+
+    def score_chunks(
+        self,
+        chunks: Iterable[Sequence[str | None]],
+        *,
+        expected: int = 0,
+        advance: Callable[[int], None] | None = None,
+    ) -> Generator[pl.DataFrame, None, None]:
+        """The rows for each of ``chunks``, in order, a few chunks being under way at a time; see ``score``.
+
+        A chunk should be a few thousand texts. ``expected``: how many texts will come, where that is known.
+        ``advance`` is called with the number of texts finished since its last call.
+        """
+        sources = tee(chunks, len(self._sessions))
+        with ExitStack() as stack:
+            streams = []
+            for place, ((session, tasks), source) in enumerate(zip(self._sessions.items(), sources, strict=True)):
+                encoders = self._encoders.get(session) or make_encoders(session)
+                self._encoders[session] = encoders
+                encoders.expect(expected)
+                last = place == len(self._sessions) - 1
+                answers = read_chunks(session, source, tasks, encoders=encoders, advance=advance if last else None)
+                streams.append(stack.enter_context(closing(answers)))
+            for together in zip(*streams, strict=True):
+                yield self._frame(together)
+
+    def close(self) -> None:
+        """End the processes that tokenize; the sessions are closed by who opened them."""
+        while self._encoders:
+            self._encoders.popitem()[1].close()
+
+    def _frame(self, answers: Sequence[Answers]) -> pl.DataFrame:
+        columns: dict[str, pl.Series] = {}
+        languages = answers[0].languages
+        for own in answers:
+            columns |= _columns(own)
             # A text that one model cannot read may be plain to another.
-            before = columns.get("language", reading.language)
-            columns["language"] = [old or new for old, new in zip(before, reading.language, strict=True)]
-        columns["reason"] = [_join_reasons(row) for row in zip(*reasons, strict=True)]
+            languages = np.where(languages < 0, own.languages, languages)
+        columns["language"] = _named(LANGUAGES, languages)
+        columns["reason"] = _reasons([own.reasons for own in answers])
         origin: dict[str, list[str]] = {
             "model": [session.spec.title for session in self._sessions],
             "engine_id": [session.engine_id for session in self._sessions],
             "backend": [session.backend for session in self._sessions],
             "precision": [session.precision for session in self._sessions],
         }
-        frame = pl.DataFrame(columns, schema={name: kind for name, kind in self.schema.items() if name not in origin})
-        return frame.with_columns(
-            pl.lit("+".join(dict.fromkeys(values) if name in ("backend", "precision") else values)).alias(name)
-            for name, values in origin.items()
-        ).select(list(self.schema))
+        return (
+            pl.DataFrame(columns)
+            .with_columns(
+                pl.lit("+".join(dict.fromkeys(values) if name in ("backend", "precision") else values)).alias(name)
+                for name, values in origin.items()
+            )
+            .select(list(self.schema))
+        )
 
 
 @contextmanager
@@ -129,10 +174,12 @@ def open_scorer(
         raise ParameterError(f"models names {strange[0]!r}, which is no task. Tasks: {', '.join(TASKS)}")
     folders = {task: Path(named.get(task, bundled_model())) for task in wanted}
     with open_readers(folders, backend=backend, policy=policy) as readers:
-        yield Scorer(
+        scorer = Scorer(
             {reader.session: reader.tasks for reader in readers},
             [choice for reader in readers for choice in reader.choices],
         )
+        with closing(scorer):
+            yield scorer
 
 
 def _check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -147,6 +194,10 @@ def _check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
 def _check_texts(texts: Sequence[str | None] | pl.Series) -> list[str | None]:
     if isinstance(texts, str):
         raise ParameterError("texts is one text, not a list of texts. Put it into a list: [text]")
+    if isinstance(texts, pl.Series) and texts.dtype == pl.String:
+        return texts.to_list()
+    if {*map(type, texts)} <= {str, type(None)}:
+        return list(texts)
     checked: list[str | None] = []
     for index, text in enumerate(texts):
         if text is None or isinstance(text, str):
@@ -160,29 +211,54 @@ def _check_texts(texts: Sequence[str | None] | pl.Series) -> list[str | None]:
     return checked
 
 
-def _columns(reading: Reading) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    if "sentiment" in reading.tasks:
-        columns["sentiment"] = reading.sentiment
+def _columns(answers: Answers) -> dict[str, pl.Series]:
+    columns: dict[str, pl.Series] = {}
+    if "sentiment" in answers.tasks:
+        columns["sentiment"] = _named(SENTIMENTS, answers.sentiments)
         for place, label in enumerate(SENTIMENTS):
-            values = pl.Series(reading.p_sentiment[:, place], dtype=pl.Float32)
+            values = pl.Series(np.ascontiguousarray(answers.p_sentiment[:, place]), dtype=pl.Float32)
             columns[f"p_{label}"] = values.fill_nan(None)
-    if "topics" in reading.tasks:
-        columns["topics"] = [None if topics is None else list(topics) for topics in reading.topics]
-    if "entities" in reading.tasks:
-        columns["entities"] = [
-            None
-            if entities is None
-            else [{"start": e.start, "end": e.end, "label": e.label, "text": _storable(e.text)} for e in entities]
-            for entities in reading.entities
-        ]
+    if "topics" in answers.tasks:
+        columns["topics"] = _lists(answers.topic_names, answers.topics, answers.topic_counts)
+    if "entities" in answers.tasks:
+        columns["entities"] = pl.Series(list(map(_records, answers.entities)), dtype=pl.List(ENTITY))
     return columns
+
+
+def _named(names: Sequence[str], places: NDArray[np.signedinteger[Any]]) -> pl.Series:
+    """The name at each of ``places``, null at -1."""
+    table = pl.Series([*names, None], dtype=pl.String)
+    return table.gather(np.where(places < 0, len(names), places).astype(np.uint32))
+
+
+def _lists(names: Sequence[str], places: NDArray[np.int32], counts: NDArray[np.int32]) -> pl.Series:
+    """Lists of names: for each of ``counts`` so many of the names at ``places``, null where it is 0."""
+    rows = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+    grouped = pl.DataFrame({"row": rows, "name": _named(names, places)}).group_by("row", maintain_order=True)
+    lists = grouped.agg("name")["name"]
+    if len(lists) == len(counts):
+        return lists
+    at = np.where(counts > 0, np.cumsum(counts > 0) - 1, len(lists))
+    return lists.extend(pl.Series([None], dtype=lists.dtype)).gather(at.astype(np.uint32))
+
+
+def _reasons(reasons: Sequence[NDArray[np.int8]]) -> pl.Series:
+    """Why each text has no answer, by each of the models that have none."""
+    if len(reasons) == 1:
+        return _named(REASONS, reasons[0])
+    together, places = np.unique(np.stack(reasons), axis=1, return_inverse=True)
+    joined = [
+        "; ".join(dict.fromkeys(REASONS[place] for place in column if place >= 0)) or None for column in together.T
+    ]
+    return pl.Series(joined, dtype=pl.String).gather(places.reshape(-1).astype(np.uint32))
+
+
+def _records(entities: Sequence[Entity] | None) -> list[dict[str, Any]] | None:
+    if entities is None:
+        return None
+    return [{"start": e.start, "end": e.end, "label": e.label, "text": _storable(e.text)} for e in entities]
 
 
 def _storable(text: str) -> str:
     """Half a character, as broken JSON leaves behind, cannot be stored as UTF-8."""
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
-
-
-def _join_reasons(reasons: Sequence[str | None]) -> str | None:
-    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import queue
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from workbench.errors import ParameterError
 from workbench.files import atomic_write
-from workbench.scoring.api import Scorer, open_scorer
+from workbench.runtime.read import split_texts
+from workbench.scoring.api import open_scorer
 from workbench.tasks.labels import TASKS
 
 __all__ = ["FORMATS", "FileScores", "score_file"]
@@ -22,7 +26,10 @@ __all__ = ["FORMATS", "FileScores", "score_file"]
 FORMATS: Final = (".csv", ".jsonl", ".ndjson", ".parquet")
 """What can be read and written, by suffix."""
 
-_CHUNK_ROWS: Final = 1024
+_CHUNK_ROWS: Final = 4096
+_GROUP_ROWS: Final = 65_536  # of a row group: large ones are written and read faster
+_WRITE_AHEAD: Final = 8  # chunks that wait to be written
+_TICK_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ def score_file(
 
     CSV, JSON lines and Parquet are told by the suffix, on both sides. Columns of a CSV file stay the text they are;
     into a CSV file, topics and entities are written as JSON. ``prefix`` goes before the names of the new columns, for
-    a source that has such columns already. The file is read in chunks, and ``out`` appears when it is whole.
+    a source that has such columns already. The file is read, scored and written in chunks, all three at once, and
+    ``out`` appears when it is whole.
     Raises ParameterError when a file, column or task is wrong, ModelError when a model cannot be loaded.
     """
     source, out = Path(source), Path(out)
@@ -79,15 +87,25 @@ def score_file(
                 f"{source} has a column {double[0]!r} already. Give the new columns a prefix: --prefix scored_"
             )
         rows = unread = 0
-        with _writer(out) as write, _bar(source, frame, progress) as advance, _readable(source):
+        names = dict(zip(scorer.schema, new, strict=True))
+        total = _row_count(source, frame)
+        read: deque[pl.DataFrame] = deque()
+
+        def texts() -> Iterator[list[str | None]]:
             for chunk in _chunks(frame):
-                scores = scorer.score(chunk[text_column].cast(pl.String))
-                unread += scores["reason"].count()
-                write(chunk.hstack(scores.rename({name: f"{prefix}{name}" for name in scores.columns})))
-                rows += len(chunk)
-                advance(len(chunk))
-            if not rows:
-                write(_empty(schema, scorer, prefix))
+                own = chunk[text_column].cast(pl.String).to_list()
+                for start, end in split_texts(own):
+                    read.append(chunk[start:end])
+                    yield own[start:end]
+
+        whole = pl.Schema({**schema, **{names[name]: kind for name, kind in scorer.schema.items()}})
+        with _writer(out, whole) as write, _bar(source, total, progress) as advance, _readable(source):
+            scored = scorer.score_chunks(texts(), expected=total or 0, advance=advance)
+            with closing(scored):
+                for scores in scored:
+                    unread += scores["reason"].count()
+                    rows += len(scores)
+                    write(read.popleft().hstack(scores.rename(names)))
         return FileScores(out, rows, unread, tuple(session.spec.title for session in scorer.sessions))
 
 
@@ -126,44 +144,104 @@ def _chunks(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         yield from batch.iter_slices(_CHUNK_ROWS)
 
 
-def _empty(schema: pl.Schema, scorer: Scorer, prefix: str) -> pl.DataFrame:
-    return pl.DataFrame(schema={**schema, **{f"{prefix}{name}": kind for name, kind in scorer.schema.items()}})
+def _row_count(source: Path, frame: pl.LazyFrame) -> int | None:
+    """Only Parquet says how many rows it has without being read."""
+    return int(frame.select(pl.len()).collect().item()) if source.suffix.lower() == ".parquet" else None
+
+
+class _AbandonedError(Exception):
+    """Ends the writing of a file that will not become whole."""
 
 
 class _Writer:
-    """Appends frames to a stream in the format of a suffix."""
+    """Appends frames to a stream in the format of a suffix, in a thread of its own.
 
-    def __init__(self, stream: IO[bytes], suffix: str, parts: Path) -> None:
-        self.stream = stream
-        self.suffix = suffix
-        self.parts = parts
-        self.count = 0
+    Written frames are forgotten: only a row group and the frames that wait are in memory.
+    """
 
-    def __call__(self, frame: pl.DataFrame) -> None:
-        if self.suffix == ".csv":
-            _flat(frame).write_csv(self.stream, include_header=not self.count)
-        elif self.suffix == ".parquet":
-            frame.write_parquet(self.parts / f"{self.count:08}.parquet")
-        else:
-            frame.write_ndjson(self.stream)
-        self.count += 1
+    def __init__(self, out: Path, stream: IO[bytes], schema: pl.Schema) -> None:
+        self._out = out
+        self._stream = stream
+        self._schema = schema
+        self._waiting: queue.Queue[pl.DataFrame | None] = queue.Queue(_WRITE_AHEAD)
+        self._abandoned = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        write = {".csv": self._write_csv, ".parquet": self._write_parquet}.get(out.suffix.lower(), self._write_ndjson)
+        self._written = self._thread.submit(write)
+
+    def __call__(self, frame: pl.DataFrame | None) -> None:
+        """Write ``frame``; None ends the file. Raises ParameterError when it, or one before it, cannot be written."""
+        while True:
+            if self._written.done():
+                self._result()
+            try:
+                return self._waiting.put(frame, timeout=_TICK_S)
+            except queue.Full:
+                continue
 
     def finish(self) -> None:
-        """Put the parts of a Parquet file together, without holding them all."""
-        if self.suffix == ".parquet":
-            pl.scan_parquet(sorted(self.parts.iterdir())).sink_parquet(self.stream)
+        """Wait until everything is written."""
+        self(None)
+        self._result()
+        self._thread.shutdown()
+
+    def abandon(self) -> None:
+        """Write no more."""
+        self._abandoned = True
+        self._thread.shutdown(wait=True)
+
+    def _result(self) -> None:
+        try:
+            self._written.result()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            first = str(error).strip().splitlines()[0].rstrip(".")
+            raise ParameterError(
+                f"{self._out} cannot be written: {first}. Make room, or name another file with --out."
+            ) from None
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        while True:
+            try:
+                frame = self._waiting.get(timeout=_TICK_S)
+            except queue.Empty:
+                if self._abandoned:
+                    raise _AbandonedError from None
+                continue
+            if frame is None:
+                return
+            yield frame
+
+    def _write_parquet(self) -> None:
+        def frames(
+            columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            # What a reader of the frame might ask for; writing asks for everything.
+            for frame in self._frames():
+                yield frame if columns is None else frame.select(columns)
+
+        register_io_source(frames, schema=self._schema).sink_parquet(self._stream, row_group_size=_GROUP_ROWS)
+
+    def _write_csv(self) -> None:
+        _flat(pl.DataFrame(schema=self._schema)).write_csv(self._stream)
+        for frame in self._frames():
+            _flat(frame).write_csv(self._stream, include_header=False)
+
+    def _write_ndjson(self) -> None:
+        for frame in self._frames():
+            frame.write_ndjson(self._stream)
 
 
 @contextmanager
-def _writer(out: Path) -> Iterator[_Writer]:
+def _writer(out: Path, schema: pl.Schema) -> Iterator[_Writer]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_write(out) as stream,
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".parts") as parts,
-    ):
-        writer = _Writer(stream, out.suffix.lower(), Path(parts))
-        yield writer
-        writer.finish()
+    with atomic_write(out) as stream:
+        writer = _Writer(out, stream, schema)
+        try:
+            yield writer
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -180,13 +258,11 @@ def _json(value: Any) -> str | None:
 
 
 @contextmanager
-def _bar(source: Path, frame: pl.LazyFrame, progress: bool) -> Iterator[Any]:
+def _bar(source: Path, total: int | None, progress: bool) -> Iterator[Any]:
     if not progress:
-        yield lambda _: None
+        yield None
         return
     from tqdm.auto import tqdm
 
-    # Only Parquet says how many rows it has without being read.
-    total = frame.select(pl.len()).collect().item() if source.suffix.lower() == ".parquet" else None
     with tqdm(total=total, unit="row", desc=f"Scoring {source.name}") as bar:
         yield bar.update
