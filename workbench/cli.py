@@ -295,6 +295,61 @@ def bench_cpu(
     typer.echo(found.to_json() if as_json else found.table())
 
 
+@bench_app.command("gpu")
+def bench_gpu(
+    torch_python: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="An interpreter with torch, transformers, onnx and pyarrow; default: this one."),
+    ] = None,
+    torch_env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE for that interpreter, which otherwise gets a clean environment."),
+    ] = None,
+    peers: Annotated[
+        str, typer.Option(help="Any of ours, torch, compile, torch-fp32, pipeline, onnxruntime.")
+    ] = "ours,torch,compile,torch-fp32,pipeline,onnxruntime",
+    models: Annotated[
+        str, typer.Option(help="bert-base (random weights), reviews (the bundled one), or model folders.")
+    ] = "bert-base,reviews",
+    seconds: Annotated[float, typer.Option(help="Of one measurement.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Rounds; the peers take turns in each.")] = 3,
+    limit: Annotated[float, typer.Option(help="Seconds that all may take, building left out.")] = 360,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for bench-gpu.json, .md and .svg; default: reports/bench."),
+    ] = None,
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", help="Measure nothing: show and draw this bench-gpu.json."),
+    ] = None,
+    build: Annotated[bool, typer.Option("--build", help="Build the engines that are missing first.")] = False,
+    tactic_sources: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For --build: TensorRT's tactic sources, none or names with commas."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try it out.")] = "cuda",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Speed, latency and memory on a GPU, beside torch, torch.compile, transformers.pipeline and onnxruntime."""
+    from workbench.bench.gpu import show
+
+    shown = show(
+        source=source,
+        torch_python=torch_python,
+        torch_env=torch_env or [],
+        peers=peers,
+        models=models,
+        seconds=seconds,
+        rounds=rounds,
+        limit_s=limit,
+        out=out,
+        build=build,
+        tactic_sources=tactic_sources,
+        device=device,
+    )
+    typer.echo(shown.to_json() if as_json else shown.markdown())
+
+
 @app.command()
 def demo() -> None:
     """Run one week on the bundled demo workspace of fictional companies."""

@@ -27,7 +27,7 @@ class _Utilization(ctypes.Structure):
 
 @dataclass
 class Watched:
-    """What was seen while something ran. ``samples``: seconds since the start, share of time in which a kernel ran."""
+    """What was seen while something ran. ``samples``: seconds since the start, share of time with a kernel."""
 
     samples: list[tuple[float, float]] = field(default_factory=list)
     before_mb: float = 0.0

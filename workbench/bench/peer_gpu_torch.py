@@ -80,16 +80,20 @@ class Network(_OnDevice):
         self.heads.to(self.device, self.dtype)
         return self.reserved()
 
+    def compile(self) -> dict:
+        """What takes long and needs the CPU; peers may do this side by side."""
+        self.many = torch.compile(self.heads, dynamic=True)
+        self.one = torch.compile(self.heads, dynamic=True, mode="reduce-overhead")
+        for count in (48, 40, 7):  # sizes that are neither 1 nor each other's
+            self.run_rows(self.ids[:count])
+        self._warm_singles()
+        return self.reserved()
+
     def warm(self, seconds: float) -> dict:
-        if self.compiled:
-            self.many = torch.compile(self.heads, dynamic=True)
-            self.one = torch.compile(self.heads, dynamic=True, mode="reduce-overhead")
-            for count in (48, 40, 7):  # sizes that are neither 1 nor each other's
-                self.run_rows(self.ids[:count])
-            self._warm_singles()
-        else:
-            self.run_rows(self.ids[:64])
-            self.one_network(128, 0)
+        if self.compiled and self.many is self.heads:
+            self.compile()
+        self.run_rows(self.ids[:64])
+        self.one_network(128, 0)
         speeds = sweep(self, seconds, least=2048 if self.on_gpu else 64, full=torch.OutOfMemoryError)
         if self.on_gpu:
             torch.cuda.empty_cache()  # what the larger batches took
@@ -220,7 +224,8 @@ def main() -> None:
         work = Network(folder, texts, device, dtype=dtype, compiled=kind == "compile")
     about = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
     packages = closure_of(("torch", "transformers", "tokenizers", "numpy"))
-    serve_work(work, texts=len(texts), about=about, packages=packages)
+    more = {"compile": work.compile} if kind == "compile" else {}
+    serve_work(work, texts=len(texts), about=about, packages=packages, **more)
 
 
 if __name__ == "__main__":

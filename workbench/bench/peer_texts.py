@@ -41,7 +41,7 @@ def padded_batches(rows: Sequence[np.ndarray], batch: int) -> Iterator[tuple[np.
 def sweep(peer: TextsPeer, seconds: float, *, least: int, full: type[BaseException]) -> dict[str, int]:
     """Set ``peer.batch`` to the best of BATCHES; gives tokens a second of each.
 
-    ``least``: the fewest texts that each is tried on. ``full``: what is raised when memory runs out, which ends the search.
+    ``least``: the fewest texts that each is tried on. ``full``: what is raised when memory runs out, which ends it.
     """
     speeds: dict[int, float] = {}
     for batch in BATCHES:

@@ -1,9 +1,10 @@
 """What the peers of ``workbench bench gpu`` are asked, and how it is timed. Needs nothing but Python.
 
-A peer fills in ``Work``. It is asked, in this order: "load" (its network onto the device), "warm" (everything that
-happens once: kernels, compilation, the search for its best batch size), then any of "logits", "network" (tokens in,
-logits out), "read" (texts in, labels out), "single" (one text a call) and "file" (Parquet in, Parquet out), and at
-last "facts" and "end". All peers read the same texts, a list of JSON in the file that they are started with.
+A peer fills in ``Work``. It is asked, in this order: "load" (its network onto the device), "compile" where it has
+that, "warm" (everything that happens once: kernels, the search for its best batch size), then any of "logits",
+"network" (tokens in, logits out), "read" (texts in, labels out), "single" (one text a call) and "file" (Parquet in,
+Parquet out), and at last "facts" and "end". All peers read the same texts, a list of JSON in the file that they are
+started with.
 """
 
 from __future__ import annotations

@@ -163,6 +163,11 @@ class Peer:
         return self.receive(timeout)
 
     @property
+    def lives(self) -> bool:
+        """Whether its process still runs."""
+        return self._process.poll() is None
+
+    @property
     def said(self) -> str:
         """The end of what it wrote to standard error."""
         self._errors.seek(0)
