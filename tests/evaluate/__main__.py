@@ -16,21 +16,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.evaluate import (
-    engine_card,
-    engines,
-    extraction_products,
-    extraction_text,
-    fit_text,
-    floors,
-    model_sets,
-    models,
-)
+from tests.evaluate.floors import Floor
 from workbench.errors import WorkbenchError
 from workbench.tasks.labels import TASKS
 
+# What a command needs is imported by it: engines are read on machines that have no more than the runtime.
+_BUNDLED = Path(__file__).resolve().parents[2] / "engines" / "reviews"
+
 
 def _extraction(arguments: argparse.Namespace) -> int:
+    from tests.evaluate import extraction_products, extraction_text, floors
+
     data: Path = arguments.data
     for archive in (extraction_text.ARCHIVE, Path(extraction_products.PAGES)):
         if not (data / archive).is_file():
@@ -59,7 +55,9 @@ def _extraction(arguments: argparse.Namespace) -> int:
     return 1 if measured["text"]["exceptions"] else 0
 
 
-def _raise_floors(new: Mapping[str, floors.Floor], *, allow_lower: bool) -> int:
+def _raise_floors(new: Mapping[str, Floor], *, allow_lower: bool) -> int:
+    from tests.evaluate import floors
+
     lowered = floors.update(new, allow_lower=allow_lower)
     if lowered:
         print("Floors not written; these scores are lower than their floor:", file=sys.stderr)
@@ -70,6 +68,8 @@ def _raise_floors(new: Mapping[str, floors.Floor], *, allow_lower: bool) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
+    from tests.evaluate import model_sets, models
+
     if (arguments.validation is None) == (arguments.data is None):
         print(
             "Give the labelled folder with --data FOLDER, or a file of your own with --validation.", file=sys.stderr
@@ -104,6 +104,8 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _engines(arguments: argparse.Namespace) -> int:
+    from tests.evaluate import engine_card, engines, model_sets
+
     if (arguments.sets is None) == (arguments.data is None):
         print("Give the labelled folder with --data FOLDER, or packed sets with --sets FILE.", file=sys.stderr)
         return 2
@@ -148,6 +150,8 @@ def _names(text: str) -> list[str] | None:
 
 
 def _fit_text(arguments: argparse.Namespace) -> int:
+    from tests.evaluate import extraction_text, fit_text
+
     if not (arguments.data / extraction_text.ARCHIVE).is_file():
         print(
             f"{arguments.data / extraction_text.ARCHIVE} is missing. Give its folder: --data FOLDER.", file=sys.stderr
@@ -176,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     reading = commands.add_parser("models", help="a model folder on labelled texts: accuracy, calibration, F1")
     reading.add_argument("--data", type=Path, help="folder with text/sentiment_zh_shopping.parquet and the others")
-    reading.add_argument("--model", type=Path, default=models.BUNDLED, help="model folder; default: engines/reviews")
+    reading.add_argument("--model", type=Path, default=_BUNDLED, help="model folder; default: engines/reviews")
     reading.add_argument("--json", action="store_true", help="print metrics.<set>.<name> as JSON")
     reading.add_argument("--sample", type=int, metavar="N", help="at most N texts a set, always the same ones")
     reading.add_argument("--validation", type=Path, metavar="FILE", help="measure on this CSV, JSONL or Parquet only")
@@ -191,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     judging.add_argument("--data", type=Path, help="folder with text/sentiment_zh_shopping.parquet and the others")
     judging.add_argument("--sets", type=Path, metavar="FILE", help="what --pack wrote, in place of --data")
     judging.add_argument("--pack", type=Path, metavar="FILE", help="write the sets for --sets, and stop")
-    judging.add_argument("--model", type=Path, default=models.BUNDLED, help="model folder; default: engines/reviews")
+    judging.add_argument("--model", type=Path, default=_BUNDLED, help="model folder; default: engines/reviews")
     judging.add_argument("--precision", default="", help="of the engines, with commas; default: all")
     judging.add_argument("--runtime", help="of the engines; default: all that run here")
     judging.add_argument("--engines", default="", help="ids, or beginnings of them, with commas; default: all")
