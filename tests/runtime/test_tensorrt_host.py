@@ -6,23 +6,19 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.test_manifest import engines, put  # noqa: F401 - fixtures
 from workbench.errors import EngineError, ModelError
 from workbench.runtime import cuda, open_session
 from workbench.runtime.batching import PADDING_BIAS, PackedTexts, pad_batch
-from workbench.runtime.device_batches import (
-    UNREAD,
+from workbench.runtime.device_batches import UNREAD, GivenBatch, check_texts, lay_out, pack_rows
+from workbench.runtime.device_plan import (
     Batching,
-    GivenBatch,
     buffer_bytes,
-    check_texts,
     choose_batching,
     fallbacks,
-    lay_out,
-    pack_rows,
     pick_profile,
     plan_packed,
     plan_padded,
@@ -35,6 +31,7 @@ from workbench.runtime.trt_plan import library_logger
 
 LONGEST, PAD = 48, 3
 PACKED = (Profile((1, 1), (8, 64), (24, 256)),)
+LONG = (Profile((1, 1), (4, 80), (8, 600)), Profile((1, 1), (30, 1500), (64, 4000)))
 PADDED = (Profile((1, 1), (8, 32), (16, 32)), Profile((1, 1), (4, 48), (6, 48)))
 INPUTS = {
     "packed": dict.fromkeys(("input_ids", "position_ids", "cu_seqlens", "segment_ids", UNREAD), np.int32),
@@ -42,6 +39,7 @@ INPUTS = {
 }
 OUTPUTS = {"sentiment": ("classes", 3, np.float32), "entities": ("tags", 2, np.float32)}
 lengths = st.lists(st.integers(1, LONGEST), min_size=1, max_size=60)
+mixed = st.lists(st.one_of(st.integers(1, 70), st.integers(1, 512)), min_size=1, max_size=90)
 layouts = st.sampled_from(["packed", "padded"])
 
 
@@ -78,11 +76,11 @@ def network(views):
     return {"sentiment": sums[:, None] + np.arange(3), "entities": values[..., None] + np.arange(2)}
 
 
-def compute(layout, batches, texts, batching):
+def compute(layout, batches, texts, batching, *, longest=LONGEST):
     """What a slot does, without a GPU."""
     result = {"sentiment": np.full((len(texts), 3), np.nan, np.float32)}
     result["entities"] = np.full((len(texts.input_ids), 2), np.nan, np.float32)
-    room = buffer_bytes(batching, longest=LONGEST, inputs=INPUTS[layout], outputs=OUTPUTS)
+    room = buffer_bytes(batching, longest=longest, inputs=INPUTS[layout], outputs=OUTPUTS)
     buffer = np.full(room[0], 255, np.uint8)
     for batch in batches:
         regions, _ = lay_out({name: (batch.shapes[name], kind) for name, kind in INPUTS[layout].items()})
@@ -127,16 +125,81 @@ def test_every_text_comes_back_in_its_place(sizes, layout, budget, most):
     check(compute(layout, batches, texts, batching), texts)
 
 
-@given(st.integers(1, LONGEST), layouts)
+@given(mixed, st.integers(512, 5000), st.integers(1, 80))
+def test_packed_texts_of_mixed_lengths_come_back_in_their_places(sizes, budget, most):
+    texts = texts_of(sizes)
+    batching = choose_batching(
+        {"token_budget": budget, "max_texts": most}, layout="packed", profiles=LONG, longest=512
+    )
+    batches = list(plan_packed(texts, batching, LONG))
+    for batch in batches:
+        assert batch.tokens == batch.places[0] <= batching.token_budget
+        assert batch.texts == batch.rows <= batching.max_texts
+        assert LONG[batch.profile].fits(batch.rows, batch.tokens)
+    told = [batch.shapes[UNREAD][0] for batch in batches]
+    assert max(told) == max(sizes)
+    check(compute("packed", batches, texts, batching, longest=512), texts)
+
+
+def keys_of(length):
+    return next(keys for keys in (64, 96, 128, 256, 384, 512) if length <= keys)
+
+
+def work(batches):
+    """Tokens times the keys of the kernel that each batch takes, and what the batches themselves cost."""
+    return sum(batch.tokens * keys_of(batch.shapes[UNREAD][0]) for batch in batches) + 1_500_000 * len(batches)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([5, 40, 64, 65, 90, 120, 200, 300, 500]), st.integers(1, 400)), max_size=8),
+    st.integers(0, 9),
+)
+@settings(max_examples=50)
+def test_texts_are_grouped_by_the_kernel_they_need_where_that_pays(kinds, seed):
+    profiles = (Profile((1, 1), (100, 8000), (4096, 32768)),)
+    batching = choose_batching(None, layout="packed", profiles=profiles, longest=512)
+    sizes = [size for size, count in kinds for _ in range(count)]
+    np.random.default_rng(seed).shuffle(sizes)
+    texts = texts_of(sizes)
+    batches = list(plan_packed(texts, batching, profiles))
+    assert sum(batch.texts for batch in batches) == len(sizes)
+    # Never dearer than every kernel on its own, nor than all texts without a thought for kernels.
+    apart = [
+        batch
+        for keys in {keys_of(size) for size in sizes}
+        for batch in plan_packed(texts_of([size for size in sizes if keys_of(size) == keys]), batching, profiles)
+    ]
+    together = -(-sum(sizes) // 32768)
+    assert work(batches) <= work(apart)
+    assert work(batches) <= sum(sizes) * keys_of(max(sizes, default=1)) + 1_500_000 * together
+
+
+def test_a_few_long_texts_do_not_slow_down_the_others():
+    profiles = (Profile((1, 1), (100, 8000), (4096, 32768)),)
+    batching = choose_batching(None, layout="packed", profiles=profiles, longest=512)
+    batches = list(plan_packed(texts_of([50, 30, 400, 60, 20] * 300 + [80] * 3), batching, profiles))
+    # The texts of 400 tokens in equal parts; the three of 80 are not worth a batch and go with them.
+    assert [batch.shapes[UNREAD][0] for batch in batches] == [400, 400, 400, 400, 60, 60]
+    assert [batch.texts for batch in batches[:4]] == [76, 75, 75, 77]
+    few = list(plan_packed(texts_of([50, 30, 400, 60, 20]), batching, profiles))
+    assert len(few) == 1
+    assert few[0].shapes["input_ids"] == (560,)
+
+
+@given(st.integers(1, 128), layouts)
 def test_a_single_text_gets_one_of_few_shapes(size, layout):
     texts = texts_of([size])
-    profiles, batching = settings_of(layout)
-    batch = single_text(texts, batching, profiles, layout=layout, longest=LONGEST, pad_id=PAD)
-    if layout == "packed" and size >= 32:
-        assert batch is None  # 64 tokens is more than a text may have here
-        return
-    assert batch.key[-1] in (32, LONGEST)
-    check(compute(layout, [batch], texts, batching), texts)
+    profiles = {"packed": (Profile((1, 1), (1, 40), (4, 256)),), "padded": (Profile((1, 1), (4, 60), (8, 128)),)}[
+        layout
+    ]
+    batching = choose_batching(None, layout=layout, profiles=profiles, longest=128)
+    batch = single_text(texts, batching, profiles, layout=layout, longest=128, pad_id=PAD)
+    if layout == "packed":
+        assert batch.key[1:] in ((2, 64, 64), (2, 96, 64), (2, 128, 96), (2, 160, 128))
+        assert keys_of(batch.shapes[UNREAD][0]) == keys_of(size)
+    else:
+        assert batch.key[1:] in ((1, 32), (1, 64), (1, 96), (1, 128))
+    check(compute(layout, [batch], texts, batching, longest=128), texts)
 
 
 @given(lengths)
@@ -170,10 +233,15 @@ def test_the_padded_length_depends_on_the_text_alone():
     assert [batch.places for batch in others] == [(2, 48), (2, 32), (1, 16)]
 
 
-def test_the_tightest_profile_is_picked():
+def test_the_profile_for_the_nearest_shape_is_picked():
     assert pick_profile(PADDED, 6, 20) == 0
     assert pick_profile(PADDED, 6, 40) == 1
     assert pick_profile(PADDED, 7, 40) is None
+    largest = ((1, 55), (8, 1024)), ((74, 4096), (128, 8192)), ((297, 16384), (4096, 32768))
+    packed = [Profile((1, 1), opt, most) for opt, most in largest]
+    asked = (1, 60), (1, 512), (4, 300), (40, 2000), (100, 5000), (100, 8000), (500, 8000), (20, 9000), (600, 32768)
+    assert [pick_profile(packed, *shape) for shape in asked] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert pick_profile(packed, 600, 32769) is None
 
 
 def test_batching_stays_within_what_the_engine_takes():

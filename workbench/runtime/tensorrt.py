@@ -25,15 +25,12 @@ from numpy.typing import NDArray
 from workbench.errors import EngineError, ModelError, WorkbenchError
 from workbench.runtime.batching import PackedTexts
 from workbench.runtime.cuda import OutOfDeviceMemory, open_device
-from workbench.runtime.device_batches import (
-    Batch,
+from workbench.runtime.device_batches import Batch, GivenBatch, check_texts, pack_rows
+from workbench.runtime.device_plan import (
     Batching,
-    GivenBatch,
     buffer_bytes,
-    check_texts,
     choose_batching,
     fallbacks,
-    pack_rows,
     pick_profile,
     plan_packed,
     plan_padded,
