@@ -17,6 +17,7 @@ import typer
 
 from workbench.cli_calibration import calibration_app
 from workbench.cli_compare import engines_app
+from workbench.cli_options import words_of
 from workbench.errors import ExtractError, NotebookError, RunLockedError, WorkbenchError, WorkspaceError
 from workbench.settings import settings
 
@@ -278,6 +279,10 @@ def bench_cpu(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure transformers.pipeline beside it.")
     ] = True,
+    engines: Annotated[
+        str,
+        typer.Option(help="Engines to read with too: none, or ids; default: all that passed the gate."),
+    ] = "",
     texts: Annotated[str, typer.Option(help="Texts a round, or a file with a column text.")] = "300",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds; the peers take turns in each.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -289,6 +294,7 @@ def bench_cpu(
         model,
         torch_python=torch_python,
         peers=peers,
+        engines=[word for word in words_of(engines) if word != "none"] if engines else None,
         texts=int(texts) if texts.isdecimal() else Path(texts),
         rounds=repeat,
     )

@@ -7,11 +7,16 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from tests.engine.small_encoder import make_small_model
 from workbench.bench import CpuBench, run_cpu
 from workbench.bench.cpu import PeerResult
 from workbench.bench.process import Peer, PeerError
 from workbench.cli import app
+from workbench.engine.build import build
+from workbench.engine.gate import judge
 from workbench.errors import ModelError, ParameterError
+from workbench.runtime.manifest import read_manifest, write_manifest
+from workbench.tasks.labels import TASKS
 
 HERE = Path(__file__).resolve().parent
 BUNDLED = HERE.parents[1] / "engines" / "reviews"
@@ -60,6 +65,53 @@ def test_the_workbench_alone(tiny, capsys):
     assert "no peer was measured" in found.table()
     assert json.loads(found.to_json())["peers"][0]["name"] == "workbench"
     assert "4/4" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A small model with two INT8 engines; one passed for all tasks, one was not judged."""
+    folder = make_small_model(tmp_path_factory.mktemp("judged") / "small")
+    passed = build(folder, precision="int8", runtime="onnxruntime", progress=False)
+    build(folder, precision="int8", keep=["layer0.ffn2"], runtime="onnxruntime", progress=False)
+    gate = {}
+    for task in TASKS:
+        labels = {"sentiment": "positive", "topics": ("bug",), "entities": ((0, 4, "product"),)}[task]
+        texts = [labels] * 900
+        result = judge(task, texts, texts, texts, budget=1.0).with_speed(200, 100, measured_on="test")
+        gate[task] = result.to_dict()
+    path = folder / "plans" / passed.engine_id
+    write_manifest(path, dataclasses.replace(read_manifest(path), gate=gate))
+    return folder, passed.engine_id
+
+
+def test_engines_that_passed_are_measured_too(judged):
+    folder, engine_id = judged
+    found = run_cpu(folder, peers=False, texts=30, rounds=1, latency_texts=4, progress=False)
+    names = ["workbench", "workbench, INT8", "workbench, three tasks", "workbench, INT8, three tasks"]
+    assert [peer.name for peer in found.peers] == names
+    assert [peer.engine_id for peer in found.peers] == [None, engine_id, None, engine_id]
+    assert found.peers[1].about.endswith("int8")
+    assert found.engines == ("workbench, INT8",)
+    assert found.fp32.name == "workbench"
+    assert found.ours is max(found.peers[:2], key=lambda peer: peer.texts_per_s)
+    assert "workbench, INT8: sentiment: pass. accuracy 100.00" in found.table()
+    alone = run_cpu(folder, peers=False, engines=(), texts=5, rounds=1, latency_texts=1, progress=False)
+    assert [peer.name for peer in alone.peers] == ["workbench", "workbench, three tasks"]
+    named = run_cpu(folder, peers=False, engines=[engine_id[:6]], texts=5, rounds=1, latency_texts=1, progress=False)
+    assert named.engines == ("workbench, INT8",)
+    with pytest.raises(ParameterError, match=r"id like '0000' may read sentiment. Build and judge one: .*--compare"):
+        run_cpu(folder, peers=False, engines=["0000"], texts=5, rounds=1)
+
+
+def test_the_fastest_of_ours_is_held_to_the_bars():
+    ours = PeerResult("workbench", "", 300.0, (300.0,), 5.0, 9.0, 170.0, 3.4)
+    engine = dataclasses.replace(ours, name="workbench, INT8", texts_per_s=520.0, ratio=5.9, engine_id="ab12")
+    pipeline = PeerResult("transformers.pipeline", "", 88.0, (88.0,), 15.0, 19.0, 700.0, 1.0)
+    bench = CpuBench((ours, pipeline, engine), 1e-6, "reviews", 10, 70.0, 2, "a machine", (engine.name,))
+    assert bench.ours == engine
+    assert bench.passed
+    assert "5.9 times the pipeline with the engine ab12, 3.4 with the FP32 model (bar 4)" in bench.table()
+    assert not dataclasses.replace(bench, engines=()).passed
 
 
 def test_bars():

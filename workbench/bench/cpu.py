@@ -1,5 +1,8 @@
 """Reviews a second on a CPU: the workbench beside ``transformers.pipeline`` with the same weights.
 
+The workbench reads with the FP32 model, and with each engine that passed the gate, for such an engine is what scoring
+takes (workbench.scoring.choosing).
+
 Every peer has a process of its own, and they take turns: one runs a slice of texts while the others wait, round after
 round, so that whatever else the machine does falls on all of them alike.
 """
@@ -22,9 +25,12 @@ from typing import Any, Final
 import polars as pl
 
 from workbench.bench.process import Peer, PeerError
+from workbench.engine.gate import GateResult
 from workbench.errors import ModelError, ParameterError
+from workbench.runtime.manifest import Manifest
 from workbench.runtime.onnx import usable_cores
 from workbench.scoring.api import bundled_model
+from workbench.scoring.choosing import find_readers
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
 from workbench.tasks.spec import load_spec
@@ -64,11 +70,14 @@ class PeerResult:
     p95_ms: float
     peak_mb: float
     ratio: float | None = None
+    engine_id: str | None = None
+    """Of the engine that read; None for the FP32 model and for other peers."""
 
 
 @dataclass(frozen=True)
 class CpuBench:
-    """What ``run`` measured; ``peers[0]`` is the workbench reading sentiment, as the pipeline does."""
+    """What ``run`` measured; ``peers[0]`` is the workbench reading sentiment with the FP32 model, as the pipeline
+    does."""
 
     peers: tuple[PeerResult, ...]
     largest_difference: float | None
@@ -78,13 +87,23 @@ class CpuBench:
     mean_characters: float
     cores: int
     machine: str
+    engines: tuple[str, ...] = ()
+    """Names of the peers that read sentiment with an engine."""
+    verdicts: tuple[str, ...] = ()
+    """What the gate says of these engines."""
     load: float | None = None
     """Processes that wanted a core before the bench began, averaged over a minute; None where nobody counts them."""
 
     @property
-    def ours(self) -> PeerResult:
-        """The workbench, sentiment only."""
+    def fp32(self) -> PeerResult:
+        """The workbench with the FP32 model, sentiment only."""
         return self.peers[0]
+
+    @property
+    def ours(self) -> PeerResult:
+        """The workbench, sentiment only, with what reads fastest: the FP32 model, or an engine."""
+        own = [self.fp32, *(peer for peer in self.peers if peer.name in self.engines)]
+        return max(own, key=lambda peer: peer.ratio if peer.ratio is not None else peer.texts_per_s)
 
     @property
     def ratio(self) -> float | None:
@@ -109,6 +128,9 @@ class CpuBench:
             for peer in self.peers
         ]
         ratio = "no peer was measured" if self.ratio is None else f"{self.ratio:.1f} times the pipeline"
+        if self.ours is not self.fp32:
+            ratio += f" with the engine {self.ours.engine_id}"
+            ratio += "" if self.fp32.ratio is None else f", {self.fp32.ratio:.1f} with the FP32 model"
         same = "" if self.largest_difference is None else f"; logits alike to {self.largest_difference:.1g}"
         lines = [
             f"{self.texts} texts a round, {self.mean_characters:.0f} characters on average; {self.machine}, "
@@ -119,6 +141,7 @@ class CpuBench:
             *rows,
             "",
             f"The workbench: {ratio} (bar {SPEED_BAR:g}), {self.ours.peak_mb:.0f} MB (bar {MEMORY_BAR_MB:.0f}).",
+            *self.verdicts,
         ]
         if self.busy:
             lines.append(f"The machine was busy (load average {self.load:.1f}): measure again when it is quiet.")
@@ -143,6 +166,7 @@ def run(
     *,
     torch_python: Path | str | None = None,
     peers: bool = True,
+    engines: Sequence[str] | None = None,
     texts: int | Path = 300,
     rounds: int = 5,
     latency_texts: int = 100,
@@ -152,11 +176,15 @@ def run(
 
     ``texts`` may also be a file: all its texts are read each round (CSV, JSON lines or Parquet with a column "text",
     or plain text, one a line). ``torch_python`` is an interpreter that has torch, transformers and onnx; None is this
-    one. ``peers=False`` measures the workbench alone. Raises ParameterError when a peer cannot start, ModelError when
-    the peer's network does not give the same logits.
+    one. ``peers=False`` measures the workbench alone. ``engines``: ids, or beginnings of them, of engines that read
+    beside the FP32 model; None are all for this CPU that may read sentiment, those that passed the gate.
+
+    Raises ParameterError when a peer cannot start or an engine may not read, ModelError when the peer's network does
+    not give the same logits.
     """
     folder = Path(model) if model is not None else bundled_model()
-    load_spec(folder)  # a mistake in the folder is told before a peer is started
+    spec = load_spec(folder)  # a mistake in the folder is told before a peer is started
+    chosen = _engines(folder, engines)
     python = _torch_python(torch_python) if peers else ""
     draw = _drawer(texts)
     sample = draw(0)
@@ -166,9 +194,15 @@ def run(
     commands = {_OURS: [*ours, "sentiment"]}
     if peers:
         commands |= {_PIPELINE: [*theirs, "1"], _PIPELINE_BATCHED: [*theirs, "32"]}
-    tasks = [task for task in TASKS if task in load_spec(folder).outputs]
+    commands |= {name: [*ours, "sentiment", str(path)] for name, (path, _) in chosen.items()}
+    ids = {name: manifest.engine_id for name, (_, manifest) in chosen.items()}
+    tasks = [task for task in TASKS if task in spec.outputs]
     if len(tasks) > 1:
         commands[_OURS_ALL] = [*ours, ",".join(tasks)]
+        for name, plan in chosen.items():
+            if plan in find_readers(folder, tasks, backend="onnxruntime"):
+                commands[f"{name}, three tasks"] = [*ours, ",".join(tasks), str(plan[0])]
+                ids[f"{name}, three tasks"] = plan[1].engine_id
     try:
         with ExitStack() as stack:
             running = [stack.enter_context(_start(name, command)) for name, command in commands.items()]
@@ -184,6 +218,7 @@ def run(
                     p95_ms=_quantile(latencies[peer.name], 0.95) * 1000,
                     peak_mb=float(peer.ask("end")["peak_mb"]),
                     ratio=_ratio(speeds[peer.name], speeds.get(_PIPELINE)),
+                    engine_id=ids.get(peer.name),
                 )
                 for peer in running
             )
@@ -197,8 +232,32 @@ def run(
         mean_characters=statistics.mean(map(len, sample)),
         cores=usable_cores(),
         machine=_processor(),
+        engines=tuple(chosen),
+        verdicts=tuple(
+            f"{name}: {GateResult.from_dict(manifest.gate['sentiment']).summary()}"
+            for name, (_, manifest) in chosen.items()
+        ),
         load=load,
     )
+
+
+def _engines(folder: Path, named: Sequence[str] | None) -> dict[str, tuple[Path, Manifest]]:
+    """The engines to measure, by the name of their peer."""
+    able = find_readers(folder, ("sentiment",), backend="onnxruntime")
+    for start in named or ():
+        if not any(manifest.engine_id.startswith(start) for _, manifest in able):
+            raise ParameterError(
+                f"No engine of {folder.name} for this CPU with an id like {start!r} may read sentiment. Build and "
+                f"judge one: workbench engines build --model {folder.name} --precision int8 --compare"
+            )
+    if named is not None:
+        able = [plan for plan in able if any(plan[1].engine_id.startswith(start) for start in named)]
+    kinds = [manifest.precision for _, manifest in able]
+    return {
+        f"{_OURS}, {manifest.precision.upper()}"
+        + (f" {manifest.engine_id[:8]}" if kinds.count(manifest.precision) > 1 else ""): (path, manifest)
+        for path, manifest in able
+    }
 
 
 def _ratio(speeds: Sequence[float], pipeline: Sequence[float] | None) -> float | None:

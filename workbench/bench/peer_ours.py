@@ -1,4 +1,7 @@
-"""The workbench as a peer: ``python -m workbench.bench.peer_ours MODEL TASKS``; see workbench.bench.process."""
+"""The workbench as a peer: ``python -m workbench.bench.peer_ours MODEL TASKS [ENGINE]``; see workbench.bench.process.
+
+ENGINE is the folder of an engine to read with; without it the FP32 model reads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from importlib.metadata import version
 import numpy as np
 
 from workbench.bench.process import serve
-from workbench.runtime import open_session
+from workbench.runtime import open_engine, open_session
 from workbench.runtime.batching import pad_batch
 from workbench.runtime.read import read_texts
 
@@ -20,7 +23,7 @@ __all__: list[str] = []
 def main() -> None:
     """Answer the bench's requests until it closes the pipe."""
     folder, tasks = sys.argv[1], sys.argv[2].split(",")
-    session = open_session(folder, backend="onnxruntime")
+    session = open_engine(sys.argv[3]) if len(sys.argv) > 3 else open_session(folder, backend="onnxruntime")
     encoder = session.encoder
 
     def read(texts: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from workbench.tasks.labels import TASKS
 from workbench.tasks.spec import load_spec
 from workbench.workspace import Policies, TaskPolicy
 
-__all__ = ["Choice", "Reader", "choose_engines", "open_readers"]
+__all__ = ["Choice", "Reader", "choose_engines", "find_readers", "open_readers"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,24 +125,10 @@ def choose_engines(
     Raises ModelError with backend "tensorrt" when no engine may read for a task.
     """
     rules = policy or Policies()
-    runtimes = _RUNTIMES.get(backend)
-    plans = []
-    reasons: dict[str, list[str]] = {task: [] for task in tasks}
-    found = find_plans(folder.parent, folder.name) if (folder / "plans").is_dir() else []
-    card = load_spec(folder).card if found else {}
-    for path, manifest in found:
-        if runtimes is not None and manifest.runtime not in runtimes:
-            continue
-        problem = (broken or {}).get(manifest.engine_id) or "; ".join(staleness(manifest, engines=folder.parent))
-        for task in tasks:
-            own = problem or _refusal(manifest, task, getattr(rules, task), card)
-            if own:
-                reasons[task].append(f"{manifest.precision} {manifest.engine_id}: {own}")
-            else:
-                plans.append((task, path, manifest))
+    plans, reasons, card = _qualified(folder, tasks, backend, rules, broken or {})
     options: list[list[tuple[Path, Manifest] | None]] = []
     for task in tasks:
-        qualified: list[tuple[Path, Manifest] | None] = [(path, item) for own, path, item in plans if own == task]
+        qualified: list[tuple[Path, Manifest] | None] = [*plans[task]]
         if backend != "tensorrt":
             qualified.insert(0, None)
         elif not qualified:
@@ -160,6 +146,37 @@ def choose_engines(
         _choice(task, folder, picked, reasons[task], getattr(rules, task), card)
         for task, picked in zip(tasks, best, strict=True)
     )
+
+
+def find_readers(
+    folder: Path, tasks: Sequence[str], *, backend: str = "auto", policy: Policies | None = None
+) -> list[tuple[Path, Manifest]]:
+    """The engines of the model in ``folder`` that may read for each of ``tasks``, fast or not."""
+    plans, *_ = _qualified(folder, tasks, backend, policy or Policies(), {})
+    first, *others = plans.values()
+    return [plan for plan in first if all(plan in other for other in others)]
+
+
+def _qualified(
+    folder: Path, tasks: Sequence[str], backend: str, rules: Policies, broken: Mapping[str, str]
+) -> tuple[dict[str, list[tuple[Path, Manifest]]], dict[str, list[str]], Mapping[str, Any]]:
+    """By task, the engines that may read and why others may not; and the model's card."""
+    plans: dict[str, list[tuple[Path, Manifest]]] = {task: [] for task in tasks}
+    reasons: dict[str, list[str]] = {task: [] for task in tasks}
+    found = find_plans(folder.parent, folder.name) if (folder / "plans").is_dir() else []
+    card = load_spec(folder).card if found else {}
+    runtimes = _RUNTIMES.get(backend)
+    for path, manifest in found:
+        if runtimes is not None and manifest.runtime not in runtimes:
+            continue
+        problem = broken.get(manifest.engine_id) or "; ".join(staleness(manifest, engines=folder.parent))
+        for task in tasks:
+            own = problem or _refusal(manifest, task, getattr(rules, task), card)
+            if own:
+                reasons[task].append(f"{manifest.precision} {manifest.engine_id}: {own}")
+            else:
+                plans[task].append((path, manifest))
+    return plans, reasons, card
 
 
 def _refusal(manifest: Manifest, task: str, policy: TaskPolicy, card: Mapping[str, Any]) -> str:
