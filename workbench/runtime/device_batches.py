@@ -6,6 +6,7 @@ and puts the rows that come back where the caller wants them. Which texts make o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Region:
     @property
     def end(self) -> int:
         """The first byte behind it."""
-        return self.offset + self.dtype.itemsize * int(np.prod(self.shape))
+        return self.offset + self.dtype.itemsize * math.prod(self.shape)
 
     def view(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         """The array in ``buffer``."""

@@ -136,6 +136,11 @@ def plan_packed(texts: PackedTexts, batching: Batching, profiles: Sequence[Profi
 
     Texts that one batch can hold, or of one kernel of attention, stay in their order and need no sorting.
     """
+    count, tokens = len(texts), int(texts.cu_seqlens[-1])
+    if count <= batching.max_texts and tokens <= min(batching.token_budget, _BATCH // _KEYS[-1]):
+        if count:  # too little for a second batch to pay, whatever the lengths
+            yield PackedBatch(texts, slice(0, count), profile=_fitting(profiles, count, tokens))
+        return
     groups = _groups(texts, batching)
     order: NDArray[np.intp] | None = None
     ends: NDArray[Any] = texts.cu_seqlens
