@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,8 +21,9 @@ from workbench.engine.build.profiles import check_profile
 from workbench.engine.graphs.agree import check_agreement, packed_inputs, run_both
 from workbench.engine.graphs.check import check_packed
 from workbench.engine.graphs.encoder import erf_gelu, read_encoder, tanh_gelu
-from workbench.engine.graphs.packed import PackedForm, to_packed
+from workbench.engine.graphs.packed import PackedForm, packed_tensors, to_packed
 from workbench.engine.graphs.plugins import ATTENTION, DOMAIN, SKIP_NORM, expand_plugins, plugins_of
+from workbench.engine.graphs.weak import loosen
 from workbench.errors import EngineError, ModelError
 from workbench.settings import settings as project
 from workbench.tasks.spec import load_spec
@@ -57,6 +60,11 @@ def rows_of(lengths, *, seed=3, vocabulary=VOCABULARY):
 def worst(answers):
     """The largest difference, as a share of the padded logits' spread."""
     return max(float(np.abs(one - other).max() / one.std()) for one, other in answers.values())
+
+
+def error(answers):
+    """The root of the mean squared difference, as a share of the padded logits' spread."""
+    return max(float(np.sqrt(np.square(one - other).mean()) / one.std()) for one, other in answers.values())
 
 
 def changed(model, change):
@@ -353,14 +361,129 @@ def test_the_bundled_network_is_packed(tmp_path):
     packed = onnx.load_from_string(graph.data)
     rows = rows_of([9, 64, 1, 27], vocabulary=16000)
     assert worst(run_both(onnx.load(str(spec.onnx)), packed, rows)) < 0.02
-    with pytest.raises(EngineError, match="compute in FP16, not in fp32"):
+    with pytest.raises(EngineError, match="compute in FP16 or INT8, not in fp32"):
         convert(spec, precision="fp32", form="", layout="packed", cache=tmp_path)
+
+
+@dataclass(frozen=True)
+class Amax:
+    amax: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A narrow network cannot be packed in INT8: two layers of BERT-base's width."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"WIDTH": 768, "HEADS": 12, "INNER": 128, "POSITIONS": 512}.items():
+            patch.setattr(small_encoder, name, value)
+        return small_encoder.make_encoder(VOCABULARY)
+
+
+def ranges_of(model, rows):
+    """The largest values that the padded FP32 graph has on these texts."""
+    names = packed_tensors(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    session = onnxruntime.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict.fromkeys(names, 0.0)
+    for row in rows:
+        feeds = {"input_ids": row[None], "attention_bias": np.zeros((1, 1, 1, len(row)), np.float32)}
+        for name, value in zip(names, session.run(list(names), feeds), strict=True):
+            found[name] = max(found[name], float(np.abs(value).max()))
+    return Amax(found)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["tokens and means", "first tokens alone"])
+def test_int8(wide, alone):
+    model = first_token_only(wide) if alone else wide
+    rows = rows_of([1, 7, 33, 2, 50])
+    packed = to_packed(model, precision="int8", ranges=ranges_of(model, rows))
+    check_packed(packed, "int8")
+    assert 0 < error(run_both(model, packed, rows)) < 0.15
+    kinds = {node.name: attributes(node)["type_id"] for node in packed.graph.node if node.domain == DOMAIN}
+    assert kinds["embedded"] == 1
+    assert [kinds[f"layer{index}.context"] for index in range(LAYERS)] == [2, 2]
+    # What is computed for first tokens alone stays in FP16.
+    assert kinds[f"layer{LAYERS - 1}.mid"] == (1 if alone else 2)
+    steps = {attributes(node)["dq_probs"] for node in packed.graph.node if "dq_probs" in attributes(node)}
+    assert list(steps) == [pytest.approx(1 / 127)]
+    with pytest.raises(ModelError, match=r"embedded\.int8 quantizes"):
+        check_packed(packed, "fp16")
+    with pytest.raises(ModelError, match=r"layer0\.context is not in INT8"):
+        check_packed(to_packed(model), "int8")
+
+
+def test_int8_says_what_it_needs(model, wide):
+    with pytest.raises(ModelError, match="widths of 768 or 1024 with heads of 64, not 64 with heads of 32"):
+        to_packed(model, precision="int8", ranges=Amax({}))
+    with pytest.raises(ModelError, match=r"The ranges say nothing of .*Collect them again"):
+        to_packed(wide, precision="int8", ranges=Amax({}))
+    with pytest.raises(ModelError, match="Packed INT8 is convolutions"):
+        to_packed(wide, precision="int8", form=PackedForm(norm="standard"), ranges=Amax({}))
+
+
+def test_loosened_graphs_compute_the_same(wide):
+    rows = rows_of([3, 1, 12])
+    ranges = ranges_of(wide, rows)
+    exact = to_packed(wide, precision="fp32")
+    for precision in ("fp16", "int8"):
+        packed = to_packed(wide, precision=precision, ranges=ranges)
+        weak = loosen(packed)
+        onnx.checker.check_model(weak.model, full_check=True)
+        kinds = {node.op_type for node in weak.model.graph.node}
+        assert kinds.isdisjoint({"Cast", "QuantizeLinear", "DequantizeLinear"})
+        assert TensorProto.FLOAT16 not in {item.data_type for item in weak.model.graph.initializer}
+        assert {"layer0.act", "layer1.act.tanh", "sentiment"} <= weak.wide <= weak.named
+        assert "layer0.up" not in weak.wide
+        # The plugins' own types remain; only for the expansion on a CPU they are FP32 too.
+        for node in weak.model.graph.node:
+            for item in list(node.attribute):
+                if item.name == "type_id":
+                    item.i = 0
+                if item.name == "dq_probs":
+                    node.attribute.remove(item)
+        exact_names = {item.name for item in exact.graph.output}
+        assert exact_names == {item.name for item in weak.model.graph.output}
+        # Matrices of FP16's or INT8's precision, everything else exact.
+        assert error(run_both(wide, weak.model, rows)) < (0.01 if precision == "fp16" else 0.1)
+    assert weak.half == {"mean.qkv"}
+    assert set(weak.ranges) >= {"embedded", "layer0.qkv", "layer0.context", "layer0.act", "layer1.out"}
+    read = read_encoder(wide).blocks[0]
+    assert weak.ranges["layer0.mid"] == pytest.approx(ranges.amax[read.tensors["mid"]], rel=2e-3)
+
+
+def test_query_key_and_value_have_one_range(wide):
+    rows = rows_of([9, 30])
+    ranges = ranges_of(wide, rows)
+    weak = loosen(to_packed(wide, precision="int8", ranges=ranges))
+    made = onnx.ModelProto()
+    made.CopyFrom(weak.model)
+    for node in made.graph.node:
+        for item in list(node.attribute):
+            if item.name == "type_id":
+                item.i = 0
+            if item.name == "dq_probs":
+                node.attribute.remove(item)
+    made = expand_plugins(made)
+    for name in ("layer0.qkv", "layer0.context"):
+        made.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = packed_inputs(rows)
+    wanted = {item.name for item in session.get_inputs()}
+    qkv, context = session.run(
+        ["layer0.qkv", "layer0.context"], {name: value for name, value in feeds.items() if name in wanted}
+    )
+    # Found by reading it where it was made, not where it was calibrated.
+    sides = np.abs(qkv.reshape(len(qkv), 12, 3, 64)).max(axis=(0, 1, 3))
+    assert sides == pytest.approx([weak.ranges["layer0.qkv"]] * 3, rel=0.05)
+    assert np.abs(context).max() == pytest.approx(weak.ranges["layer0.context"], rel=0.05)
 
 
 def test_packed_profiles():
     made = make_packed_profiles([20, 55, 90], max_tokens=512)
-    assert [profile.max for profile in made] == [(8, 1024), (128, 8192), (4096, 32768)]
-    assert [profile.opt for profile in made] == [(1, 55), (74, 4096), (297, 16384)]
+    assert [profile.max for profile in made] == [(8, 1024), (4096, 32768)]
+    assert [profile.opt for profile in made] == [(1, 128), (297, 16384)]
     for profile in made:
         check_profile(profile, layout="packed", max_tokens=512)
     with pytest.raises(EngineError, match="no room for one text of 512 tokens"):

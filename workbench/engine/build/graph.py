@@ -73,33 +73,41 @@ def convert(
         raise EngineError(f"Layer groups are kept back from INT8 only, not from {precision}. Leave --keep out.")
     model = onnx.load(str(spec.onnx))
     facts, cached, named = None, False, precision
-    if layout == "packed":
-        model = _packed(model, spec, precision)
-        return ConvertedGraph(model.SerializeToString(deterministic=True), precision)
-    if precision == "fp16":
-        model = to_fp16(model)
-    elif precision == "int8":
+    ranges = None
+    if precision == "int8":
         from workbench.engine.quantize import collect_ranges
         from workbench.engine.quantize.ranges import ranges_path
 
+        if layout == "packed":
+            from workbench.engine.graphs.packed import check_packable
+
+            check_packable(model, precision="int8", max_tokens=spec.max_tokens)  # before minutes of calibration
         data = _calibration_set(spec, calibration)
-        cached = ranges_path(cache, spec, file_sha256(spec.onnx), data).is_file()
-        ranges = collect_ranges(spec.folder, data, method=method, cache=cache, progress=progress)
+        cached = ranges_path(cache, spec, file_sha256(spec.onnx), data, layout).is_file()
+        ranges = collect_ranges(spec.folder, data, method=method, layout=layout, cache=cache, progress=progress)
         facts = {"method": method, "data_sha256": data.sha256, "n": ranges.n, "ranges_sha256": ranges.sha256}
+    if layout == "packed":
+        model = _packed(model, spec, precision, ranges)
+        return ConvertedGraph(model.SerializeToString(deterministic=True), precision, facts, cached)
+    if precision == "fp16":
+        model = to_fp16(model)
+    elif ranges is not None:
         model = to_int8(model, ranges, keep=keep, form=cast(Form, form))
         named = "mixed" if keep else precision
     check_graph(model, named)
     return ConvertedGraph(model.SerializeToString(deterministic=True), named, facts, cached)
 
 
-def _packed(model: Any, spec: ModelSpec, precision: str) -> Any:
+def _packed(model: Any, spec: ModelSpec, precision: str, ranges: Any) -> Any:
     from workbench.engine.graphs.agree import check_agreement
     from workbench.engine.graphs.check import check_packed
     from workbench.engine.graphs.packed import DEFAULT_FORM, to_packed
 
-    if precision != "fp16":
-        raise EngineError(f"Packed engines compute in FP16, not in {precision}. Build it with --layout padded.")
-    packed = to_packed(model, precision="fp16", max_tokens=spec.max_tokens)
+    if precision not in ("fp16", "int8"):
+        raise EngineError(
+            f"Packed engines compute in FP16 or INT8, not in {precision}. Build it with --layout padded."
+        )
+    packed = to_packed(model, precision=cast(Any, precision), max_tokens=spec.max_tokens, ranges=ranges)
     check_packed(packed, precision)
     check_agreement(model, form=DEFAULT_FORM, vocabulary=_vocabulary(packed))
     return packed

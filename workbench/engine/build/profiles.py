@@ -28,8 +28,11 @@ TOKENS: Final = 16384
 PACKED_TOKENS: Final = 32768
 """Tokens of the largest packed batch."""
 
-_PACKED: Final = ((8, 1024), (128, 8192), (4096, PACKED_TOKENS))
-"""Texts and tokens of the largest batch of each packed profile: one text, a few, and as many as there are."""
+_PACKED: Final = ((8, 1024), (4096, PACKED_TOKENS))
+"""Texts and tokens of the largest batch of each packed profile: one text or a few, and as many as there are."""
+
+_ONE_TEXT: Final = 128
+"""Tokens of the text that the first packed profile chooses kernels for."""
 
 _MOST_TEXTS: Final = 256
 _USUAL_TEXTS: Final = 32
@@ -60,17 +63,17 @@ def make_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, 
 
 
 def make_packed_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, ...]:
-    """Profiles of a packed engine: for one text, for a few, and for full batches.
+    """Profiles of a packed engine: for one text or a few, and for full batches.
 
-    ``lengths``: tokens of each text. Kernels are chosen for one text of usual length, and for batches half as large
-    as they may become.
+    ``lengths``: tokens of each text. Kernels are chosen for one text, and for batches half as large as they may
+    become. A third profile between them would take as long to build as each of these.
     """
     usual = max(1, round(float(np.mean([min(length, max_tokens) for length in lengths] or [max_tokens]))))
-    made = []
-    for index, (texts, tokens) in enumerate(_PACKED):
-        opt = usual if index == 0 else tokens // 2
-        made.append(Profile(min=(1, 1), opt=(min(texts, max(1, opt // usual)), opt), max=(texts, tokens)))
-    return tuple(made)
+    (few, short), (many, tokens) = _PACKED
+    return (
+        Profile(min=(1, 1), opt=(1, min(_ONE_TEXT, max_tokens)), max=(few, short)),
+        Profile(min=(1, 1), opt=(min(many, max(1, tokens // 2 // usual)), tokens // 2), max=(many, tokens)),
+    )
 
 
 def _profile(usual: float, longest: int, max_tokens: int) -> Profile:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import TqdmWarning
 
@@ -26,6 +26,9 @@ from workbench.errors import EngineError
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
 from workbench.runtime.trt_plan import library_logger, load_plugins
+
+if TYPE_CHECKING:
+    from workbench.engine.graphs.weak import WeakGraph
 
 with warnings.catch_warnings():
     # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
@@ -46,7 +49,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-PACKED_PRECISIONS: Final = ("fp16",)
+PACKED_PRECISIONS: Final = ("fp16", "int8")
 _WITHOUT_PLUGINS: Final = 9
 """The first major version whose plugins packed engines do not use."""
 
@@ -152,7 +155,8 @@ def build_plan(
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
+    weak = None if _strongly_typed(trt) else _loosened(graph)
+    if not parser.parse(graph if weak is None else weak.model.SerializeToString()):
         errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
         raise EngineError(
             f"{runtime} {trt.__version__} cannot read the graph: {'; '.join(errors[:2]) or log.take()}. Use another "
@@ -160,6 +164,8 @@ def build_plan(
         )
     config = builder.create_builder_config()
     _configure(trt, config, network, precision=precision, compute_capability=compute_capability, options=options)
+    if weak is not None:
+        _say_types(trt, network, weak)
     for profile in profiles:
         config.add_optimization_profile(_profile(builder, network, profile, longest))
     timing_cache = _set_timings(trt, config, timings)
@@ -310,6 +316,45 @@ def _hold_in_fp32(trt: ModuleType, network: Any) -> None:
         layer = network.get_layer(index)
         if layer.type in kinds and layer.get_input(0).dtype in (trt.DataType.FLOAT, trt.DataType.HALF):
             layer.precision = trt.DataType.FLOAT
+
+
+def _loosened(graph: bytes) -> WeakGraph | None:
+    """A packed graph in the form that a weakly typed TensorRT reads best; None for a padded one."""
+    import onnx
+
+    from workbench.engine.graphs.plugins import plugins_of
+    from workbench.engine.graphs.weak import loosen
+
+    model = onnx.load_from_string(graph)
+    return loosen(model) if plugins_of(model) else None
+
+
+def _say_types(trt: ModuleType, network: Any, weak: WeakGraph) -> None:
+    """Tell a network what the graph's types and pairs were."""
+    left, waiting = set(weak.ranges), []
+    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        waiting.append(layer)
+        names = {layer.get_output(place).name for place in range(layer.num_outputs)}
+        for place in range(layer.num_outputs):
+            tensor = layer.get_output(place)
+            if tensor.name in weak.ranges:
+                tensor.set_dynamic_range(-weak.ranges[tensor.name], weak.ranges[tensor.name])
+                left.discard(tensor.name)
+        given = names & weak.named
+        if not given:
+            continue  # a node may be several layers; the last has its name
+        kind = trt.DataType.FLOAT if given & weak.wide else trt.DataType.HALF if given & weak.half else None
+        for item in waiting if kind is not None else ():
+            if item.type != trt.LayerType.PLUGIN_V2 and item.get_output(0).dtype in floats:
+                item.precision = kind
+        waiting.clear()
+    if left:
+        raise EngineError(
+            f"TensorRT {trt.__version__} reads the packed graph without its tensor {min(left)}, so that it has no "
+            "range. Build it with --layout padded."
+        )
 
 
 def _tactic_sources(trt: ModuleType, names: str) -> int:

@@ -25,6 +25,9 @@ _PLAIN: Final = SENSITIVE | {"Erf", "Gelu", "Tanh"}
 """Operators that never take what was quantized."""
 
 
+_INT8: Final = 2
+"""TensorRT's number for INT8."""
+
 _MIDDLE: Final = {"int8": 0, "uint8": 128, "int32": 0}
 
 
@@ -101,7 +104,7 @@ class _Checker:
 
     def plugins(self, precision: str) -> Iterator[str]:
         """Plugins and convolutions of the layers in the one type that ``precision`` means."""
-        wanted = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}[precision]
+        wanted = TensorProto.FLOAT if precision == "fp32" else TensorProto.FLOAT16
         if not any(node.op_type == ATTENTION for node in self.graph.nodes):
             yield "it has no attention operator"
         for node in self.graph.nodes:
@@ -109,6 +112,34 @@ class _Checker:
                 kinds = {self.types.get(node.input[0]), self.types.get(node.output[0])}
                 if kinds != {wanted}:
                     yield f"{node.name} computes in {', '.join(_name(kind or 0) for kind in sorted(kinds, key=str))}"
+        if precision == "int8":
+            yield from self._packed_pairs()
+        else:
+            yield from self._no_pairs()
+
+    def _packed_pairs(self) -> Iterator[str]:
+        """Attention of the layers in INT8, operators in INT8 between pairs, and most matrices read as INT8."""
+        yield from self.pairs()
+        convolutions, counted = 0, 0
+        for node in self.graph.nodes:
+            if node.op_type == "Conv":
+                convolutions += 1
+                counted += all(self._is_quantized(name) for name in node.input[:2])
+            if node.domain != DOMAIN:
+                continue
+            kind = next((item.i for item in node.attribute if item.name == "type_id"), None)
+            if kind != _INT8:
+                if node.op_type == ATTENTION and node.name.startswith("layer"):
+                    yield f"{node.name} is not in INT8"
+                continue
+            tensors = node.input[:1] if node.op_type == ATTENTION else node.input[:2]
+            users = self.used_by.get(node.output[0], [])
+            if not all(self._is_quantized(name) for name in tensors):
+                yield f"{node.name} is in INT8 and takes what is not quantized"
+            if any(user.op_type != "QuantizeLinear" for user, _ in users):
+                yield f"{node.name} is in INT8 and gives what is not quantized"
+        if counted * 2 <= convolutions:
+            yield f"{counted} of {convolutions} matrices are read as INT8"
 
     def casts(self) -> Iterator[str]:
         for node in self.graph.nodes:

@@ -49,7 +49,8 @@ class Norm:
 class Block:
     """One layer. ``query`` holds whatever brings the scores to q k / sqrt(head size), which is what an attention
     operator computes. ``tensors``: names in the padded graph, for ranges: x, query, key, value, context, output, mid,
-    up, act, down. ``query_factor``: what the padded query was multiplied with for that."""
+    up, act, down, out, those of linears with their bias. ``query_factor``, ``value_factor``: what the padded graph's
+    linear was multiplied with."""
 
     query: Matrix
     key: Matrix
@@ -61,6 +62,7 @@ class Block:
     down: Matrix
     norm2: Norm
     query_factor: float
+    value_factor: float
     tensors: Mapping[str, str]
 
 
@@ -273,17 +275,19 @@ class _Reader:
             down=self._matrix(ffn2),
             norm2=self._norm(norm2),
             query_factor=factor,
+            value_factor=value_scale,
             tensors={
                 "x": query.input,
-                "query": scores.input[0],
-                "key": scores.input[1],
-                "value": context.input[1],
+                "query": query.output,
+                "key": key.output,
+                "value": value.output,
                 "context": output.input,
                 "output": output.output,
                 "mid": ffn1.input,
                 "up": ffn1.output,
                 "act": ffn2.input,
                 "down": ffn2.output,
+                "out": last,
             },
         )
         return width // size, block

@@ -45,7 +45,7 @@ from workbench.engine.graphs.graph import Graph
 from workbench.engine.graphs.layers import Layer, Linear, find_layers, layer_groups
 from workbench.errors import ModelError
 
-__all__ = ["FORMS", "Form", "HasAmax", "QuantizedInput", "quantized_inputs", "to_int8"]
+__all__ = ["FORMS", "Form", "HasAmax", "QuantizedInput", "quantized_inputs", "scales_of", "to_int8"]
 
 Form = Literal["ort", "tensorrt-8", "tensorrt-10"]
 FORMS: Final = ("ort", "tensorrt-8", "tensorrt-10")
@@ -202,7 +202,7 @@ class _Pairs:
     def activation(self, tensor: str, amax: float) -> str:
         """``tensor`` through a pair with one scale; the name of what comes out."""
         if tensor not in self.made:
-            self._constants(tensor, _scales(np.array(amax)))
+            self._constants(tensor, scales_of(np.array(amax)))
             if self.unsigned:
                 self.graph.constants[f"{tensor}_zero"] = np.array(128, np.uint8)
             self._quantize(tensor, None)
@@ -214,7 +214,7 @@ class _Pairs:
         name, axis = linear.weight, linear.axis
         if name not in self.made:
             values = self.graph.constants[name]
-            scales = _scales(np.abs(values).max(axis=1 - axis))
+            scales = scales_of(np.abs(values).max(axis=1 - axis))
             self.graph.stored_half.discard(name)
             self._constants(name, scales)
             if folded:
@@ -246,7 +246,7 @@ def _node(kind: str, name: str, source: str, output: str, axis: int | None) -> N
     return node
 
 
-def _scales(amax: NDArray[np.floating]) -> NDArray[np.float32]:
+def scales_of(amax: NDArray[np.floating]) -> NDArray[np.float32]:
     """amax / 127, rounded up to a number that FP16 holds, so that every form of the graph computes the same.
 
     A channel of zeros gets the smallest scale that FP16 holds to four bits.

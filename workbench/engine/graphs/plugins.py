@@ -4,8 +4,13 @@
         Attention of each text over its own tokens. Takes qkv [T, 3E, 1, 1], channels in the order head x {q, k, v},
         a mask that nobody reads, cu_seqlens int32 [N + 1], and a vector as long as the longest text; gives
         [T, E, 1, 1]. Divides the scores by the root of the head size. Heads of 32 and 64, at most 512 tokens a text.
+        In INT8 (heads of 64) the shares that the softmax gives are counted in steps of dq_probs.
     CustomSkipLayerNormPluginDynamic 2
-        Layer norm of the sum of two tensors, with parameters beta and gamma; sums in the tensors' own type.
+        Layer norm of the sum of two tensors, with parameters beta and gamma; sums in the tensors' own type. In INT8
+        it knows widths of 768 and 1024 alone.
+
+An operator in INT8 takes and gives INT8: in the graph its inputs come from a DequantizeLinear and its output goes
+into a QuantizeLinear.
 
 ``expand_plugins`` gives the same graph without them, for machines that have onnxruntime alone.
 """
@@ -23,6 +28,8 @@ __all__ = [
     "ATTENTION",
     "DOMAIN",
     "HEAD_SIZES",
+    "INT8_HEAD_SIZE",
+    "INT8_WIDTHS",
     "MOST_TOKENS",
     "NEEDED",
     "SKIP_NORM",
@@ -37,6 +44,8 @@ ATTENTION: Final = "CustomQKVToContextPluginDynamic"
 SKIP_NORM: Final = "CustomSkipLayerNormPluginDynamic"
 HEAD_SIZES: Final = (32, 64)
 MOST_TOKENS: Final = 512
+INT8_HEAD_SIZE: Final = 64
+INT8_WIDTHS: Final = (768, 1024)
 
 NEEDED: Final = ((ATTENTION, "2"), (SKIP_NORM, "2"))
 """Name and version of the plugins that packed graphs are made of."""
@@ -44,11 +53,26 @@ NEEDED: Final = ((ATTENTION, "2"), (SKIP_NORM, "2"))
 _TYPES: Final[dict[int, int]] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 1, TensorProto.INT8: 2}
 """TensorRT's number for an element type."""
 
+_OUTSIDE: Final[dict[int, int]] = {0: TensorProto.FLOAT, 1: TensorProto.FLOAT16, 2: TensorProto.FLOAT16}
+"""The type that a graph has around an operator, by TensorRT's number: beside INT8 stands FP16."""
 
-def attention_node(inputs: list[str], output: str, *, width: int, heads: int, kind: int) -> NodeProto:
-    """Attention over packed texts; ``inputs``: qkv, mask, cu_seqlens, longest; ``kind``: a TensorProto type."""
+
+def attention_node(
+    inputs: list[str], output: str, *, width: int, heads: int, kind: int, share_step: float | None = None
+) -> NodeProto:
+    """Attention over packed texts; ``inputs``: qkv, mask, cu_seqlens, longest; ``kind``: a TensorProto type;
+    ``share_step``: of INT8, what one step of a softmax's shares stands for."""
+    more = {} if share_step is None else {"dq_probs": share_step}
     return _node(
-        ATTENTION, inputs, output, type_id=_TYPES[kind], hidden_size=width, num_heads=heads, has_mask=1, var_seqlen=1
+        ATTENTION,
+        inputs,
+        output,
+        type_id=_TYPES[kind],
+        hidden_size=width,
+        num_heads=heads,
+        has_mask=1,
+        var_seqlen=1,
+        **more,
     )
 
 
@@ -134,7 +158,8 @@ def _attention(graph: Any, node: NodeProto) -> Iterator[NodeProto]:
     at = node.output[0]
     values = {name: helper.get_node_attr_value(node, name) for name in ("hidden_size", "num_heads", "type_id")}
     heads, width = int(values["num_heads"]), int(values["hidden_size"])
-    size, kind = width // heads, {number: name for name, number in _TYPES.items()}[int(values["type_id"])]
+    size, kind = width // heads, _OUTSIDE[int(values["type_id"])]
+    step = next((item.f for item in node.attribute if item.name == "dq_probs"), None)
 
     def constant(name: str, value: Any) -> str:
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{at}.{name}"))
@@ -153,7 +178,14 @@ def _attention(graph: Any, node: NodeProto) -> Iterator[NodeProto]:
     yield made("Div", [f"{at}.product", constant("root", np.array(math.sqrt(size), np.float32))], "scores")
     yield made("Add", [f"{at}.scores", "expand.bias"], "masked")
     yield made("Softmax", [f"{at}.masked"], "shares", axis=-1)
-    yield made("MatMul", [f"{at}.shares", f"{at}.v"], "context")
+    shares = f"{at}.shares"
+    if step is not None:
+        yield made("Div", [shares, constant("step", np.array(step, np.float32))], "steps")
+        yield made("Round", [f"{at}.steps"], "rounded")
+        yield made("Min", [f"{at}.rounded", constant("most", np.array(127, np.float32))], "counted")
+        yield made("Mul", [f"{at}.counted", f"{at}.step"], "stepped")
+        shares = f"{at}.stepped"
+    yield made("MatMul", [shares, f"{at}.v"], "context")
     yield made("Transpose", [f"{at}.context"], "back", perm=[1, 0, 2])
     yield made("Reshape", [f"{at}.back", constant("whole", np.array([-1, width, 1, 1], np.int64))], "whole_wide")
     yield helper.make_node("Cast", [f"{at}.whole_wide"], [at], f"{at}.cast", to=kind)
@@ -161,7 +193,7 @@ def _attention(graph: Any, node: NodeProto) -> Iterator[NodeProto]:
 
 def _skip_norm(graph: Any, node: NodeProto) -> Iterator[NodeProto]:
     at = node.output[0]
-    kind = {number: name for name, number in _TYPES.items()}[int(helper.get_node_attr_value(node, "type_id"))]
+    kind = _OUTSIDE[int(helper.get_node_attr_value(node, "type_id"))]
     width = len(helper.get_node_attr_value(node, "gamma"))
     for name in ("gamma", "beta"):
         value = np.asarray(helper.get_node_attr_value(node, name), np.float32)

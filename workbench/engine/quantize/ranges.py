@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from workbench.engine.graphs import quantized_inputs
+from workbench.engine.graphs.packed import packed_tensors
 from workbench.engine.quantize.calibration import CalibrationSet, check_representative
 from workbench.engine.quantize.histogram import METHODS, Histogram, Method
 from workbench.errors import CalibrationError, ModelError
@@ -95,11 +96,13 @@ def collect_ranges(
     calibration_set: CalibrationSet,
     *,
     method: str = DEFAULT_RANGE_METHOD,
+    layout: str = "padded",
     cache: Path | None = None,
     languages: Sequence[str] = ("en", "zh"),
     progress: bool = False,
 ) -> Ranges:
     """Ranges of all tensors that an INT8 graph of the model quantizes, by reading ``calibration_set`` in onnxruntime.
+    A graph of ``layout`` "packed" quantizes others than a padded one.
 
     One reading serves all methods: with ``cache`` (a folder), another method or a second build reads nothing. Long
     texts are read in windows, as they are when scored; no batch is padded, so padding counts nowhere.
@@ -112,12 +115,12 @@ def collect_ranges(
     check_representative(calibration_set, languages=languages)
     spec = load_spec(model_folder)
     model_sha256 = hashlib.sha256(spec.onnx.read_bytes()).hexdigest()
-    path = ranges_path(cache, spec, model_sha256, calibration_set) if cache is not None else None
+    path = ranges_path(cache, spec, model_sha256, calibration_set, layout) if cache is not None else None
     known = _read_cache(path) if path is not None else None
     if known is not None:
         logger.info("Ranges of %s come from %s", spec.title, path)
         return known[method]
-    histograms = _read(spec, calibration_set, progress=progress)
+    histograms = _read(spec, calibration_set, layout=layout, progress=progress)
     found = {
         name: Ranges(
             method=name,
@@ -133,11 +136,13 @@ def collect_ranges(
     return found[method]
 
 
-def ranges_path(cache: Path, spec: ModelSpec, model_sha256: str, data: CalibrationSet) -> Path:
-    """The file in ``cache`` for a model and its calibration texts, whatever the method."""
+def ranges_path(
+    cache: Path, spec: ModelSpec, model_sha256: str, data: CalibrationSet, layout: str = "padded"
+) -> Path:
+    """The file in ``cache`` for a model, its calibration texts and a layout, whatever the method."""
     parts = [_COLLECTOR, model_sha256, hashlib.sha256(spec.tokenizer.read_bytes()).hexdigest(), data.sha256]
     digest = hashlib.sha256(json.dumps([*parts, spec.max_tokens]).encode()).hexdigest()
-    return cache / f"ranges-{digest[:16]}.json"
+    return cache / f"ranges-{'' if layout == 'padded' else f'{layout}-'}{digest[:16]}.json"
 
 
 def _read_cache(path: Path) -> dict[str, Ranges] | None:
@@ -151,11 +156,14 @@ def _read_cache(path: Path) -> dict[str, Ranges] | None:
     return {item.method: item for item in found} if {item.method for item in found} == set(METHODS) else None
 
 
-def _read(spec: ModelSpec, data: CalibrationSet, *, progress: bool) -> dict[str, Histogram]:
+def _read(spec: ModelSpec, data: CalibrationSet, *, layout: str, progress: bool) -> dict[str, Histogram]:
     from tqdm.auto import tqdm
 
     model = onnx.load(str(spec.onnx))
-    tensors = list(dict.fromkeys(item.tensor for item in quantized_inputs(model) if item.bound is None))
+    if layout == "packed":
+        tensors = list(packed_tensors(model))
+    else:
+        tensors = list(dict.fromkeys(item.tensor for item in quantized_inputs(model) if item.bound is None))
     session = _session(model, tensors)
     histograms = {name: Histogram() for name in tensors}
     rows = _token_rows(spec, data)
