@@ -9,7 +9,9 @@ from hypothesis.extra import numpy as st_numpy
 
 from tests.runtime.tiny_model import ENTITY_LABELS, TOPIC_LABELS
 from workbench.tasks.decode import (
+    choose_all_topics,
     choose_topics,
+    find_all_entities,
     find_entities,
     label_probabilities,
     pool_classes,
@@ -18,7 +20,9 @@ from workbench.tasks.decode import (
     topic_names,
     topic_probabilities,
 )
+from workbench.tasks.language import LANGUAGES
 from workbench.tasks.spec import OutputSpec
+from workbench.tasks.words import word_starts
 
 TAGS = OutputSpec("entities", "tags", tuple(ENTITY_LABELS))
 TOPICS = OutputSpec("topics", "labels", tuple(TOPIC_LABELS), thresholds=(0.5,) * 8)
@@ -257,3 +261,66 @@ def test_topics_of_a_classifier_with_several_names_for_one():
     assert choose_topics(shares[0], spec) == ("delivery",)
     assert topic_names(spec) == ("price", "delivery")
     assert topic_probabilities(shares, spec)[0] == pytest.approx([0.4, 0.6], abs=1e-6)
+
+
+@given(st.lists(texts_with_tokens(), max_size=6), st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_entities_of_many_texts_are_those_of_each(cases, strict):
+    spec = replace(TAGS, strict=strict)
+    cases = [(text, offsets, logits) for text, offsets, logits in cases if len(offsets)]
+    each = [find_entities(text, logits, spec, offsets=offsets) for text, offsets, logits in cases]
+    if not cases:
+        return
+    texts, offsets, logits = zip(*cases, strict=True)
+    starts = np.cumsum([0, *map(len, offsets)], dtype=np.int32)
+    together = np.concatenate(offsets)
+    words = word_starts(texts, together, starts)
+    found = find_all_entities(texts, np.concatenate(logits), spec, offsets=together, starts=starts, words=words)
+    assert found == each  # scores to the last bit
+
+
+def test_texts_that_plainly_name_nothing_are_passed_over():
+    texts = ["good", "by Moshu", "bad one"]
+    offsets = np.array([[0, 4], [0, 2], [3, 8], [0, 3], [4, 7]], np.int32)
+    logits = tag_logits("O", "O", "B-brand", "O", "O")
+    found = find_all_entities(
+        texts, logits, STRICT, offsets=offsets, starts=np.array([0, 1, 3, 5], np.int32), words=np.ones(5, bool)
+    )
+    assert [[(entity.label, entity.text) for entity in own] for own in found] == [[], [("brand", "Moshu")], []]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_probability_decides_where_many_types_share_it(strict):
+    # Outside is likelier than any single tag, but less likely than the two tags of one type.
+    logits = np.log(np.array([[0.4, 0, 0, 0.35, 0.25, 0, 0, 0, 0]], np.float32) + 1e-9).astype(np.float32)
+    (entity,) = find_entities("Moshu", logits, replace(TAGS, strict=strict), offsets=np.array([[0, 5]], np.int32))
+    assert (entity.label, round(entity.score, 3)) == ("brand", 0.6)
+
+
+SHARES = st_numpy.arrays(
+    np.float32, st.tuples(st.integers(0, 12), st.just(8)), elements=st.sampled_from([0.0, 0.2, 0.5, 0.5001, 0.9, 1.0])
+)
+
+
+@given(SHARES, st.sampled_from([TOPICS, replace(TOPICS, labels=("a", "b", "a", "other", "c", "d", "b", "e"))]))
+@settings(max_examples=150, deadline=None)
+def test_topics_of_many_texts_are_those_of_each(shares, spec):
+    names, by_name = topic_names(spec), topic_probabilities(shares, spec)
+    places, counts = choose_all_topics(shares, by_name, spec)
+    chosen = [names[place] for place in places]
+    for row, count in enumerate(counts):
+        own, chosen = tuple(chosen[:count]), chosen[count:]
+        assert own == choose_topics(shares[row], spec)
+        over = {label for label, share in zip(spec.labels, shares[row], strict=True) if share >= 0.5}
+        wanted = sorted(over, key=lambda name: (-by_name[row][names.index(name)], names.index(name)))
+        wanted = [name for name in wanted if name != "other"] or wanted
+        assert own == (tuple(wanted) or (names[by_name[row].argmax()],))
+    assert not chosen
+
+
+def test_languages_may_be_given_as_codes():
+    spec = OutputSpec("sentiment", "classes", ("negative", "neutral", "positive"), 2.0, {"zh": 4.0, "en": 0.5})
+    logits = np.array([[4, 0, 0], [4, 0, 0], [4, 1, 0]], np.float32)
+    codes = np.array([LANGUAGES.index("zh"), LANGUAGES.index("en"), -1], np.int8)
+    by_code = sentiment_probabilities(logits, spec, codes)
+    assert by_code.tobytes() == sentiment_probabilities(logits, spec, ["zh", "en", None]).tobytes()

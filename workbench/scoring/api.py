@@ -221,7 +221,7 @@ def _columns(answers: Answers) -> dict[str, pl.Series]:
     if "topics" in answers.tasks:
         columns["topics"] = _lists(answers.topic_names, answers.topics, answers.topic_counts)
     if "entities" in answers.tasks:
-        columns["entities"] = pl.Series(list(map(_records, answers.entities)), dtype=pl.List(ENTITY))
+        columns["entities"] = _records(answers.entities)
     return columns
 
 
@@ -233,13 +233,37 @@ def _named(names: Sequence[str], places: NDArray[np.signedinteger[Any]]) -> pl.S
 
 def _lists(names: Sequence[str], places: NDArray[np.int32], counts: NDArray[np.int32]) -> pl.Series:
     """Lists of names: for each of ``counts`` so many of the names at ``places``, null where it is 0."""
+    return _grouped(_named(names, places), counts, rest=None)
+
+
+def _records(entities: Sequence[Sequence[Entity] | None]) -> pl.Series:
+    """Lists of records; null where a text has no answer."""
+    found = [entity for own in entities for entity in own or ()]
+    records = pl.DataFrame(
+        {
+            "start": [entity.start for entity in found],
+            "end": [entity.end for entity in found],
+            "label": [entity.label for entity in found],
+            "text": [_storable(entity.text) for entity in found],
+        },
+        schema=dict(ENTITY),
+    )
+    counts = np.fromiter((len(own) if own else 0 for own in entities), np.int32, len(entities))
+    lists = _grouped(records.to_struct(), counts, rest=[])
+    if None not in entities:
+        return lists
+    return lists.zip_with(pl.Series([own is not None for own in entities]), pl.Series([None], dtype=lists.dtype))
+
+
+def _grouped(values: pl.Series, counts: NDArray[np.int32], *, rest: list[Any] | None) -> pl.Series:
+    """``values`` as lists, as many in each as ``counts`` says; ``rest`` stands where that is 0."""
     rows = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
-    grouped = pl.DataFrame({"row": rows, "name": _named(names, places)}).group_by("row", maintain_order=True)
-    lists = grouped.agg("name")["name"]
+    grouped = pl.DataFrame({"row": rows, "value": values}).group_by("row", maintain_order=True)
+    lists = grouped.agg("value")["value"]
     if len(lists) == len(counts):
         return lists
     at = np.where(counts > 0, np.cumsum(counts > 0) - 1, len(lists))
-    return lists.extend(pl.Series([None], dtype=lists.dtype)).gather(at.astype(np.uint32))
+    return pl.concat([lists, pl.Series([rest], dtype=lists.dtype)]).gather(at.astype(np.uint32))
 
 
 def _reasons(reasons: Sequence[NDArray[np.int8]]) -> pl.Series:
@@ -251,12 +275,6 @@ def _reasons(reasons: Sequence[NDArray[np.int8]]) -> pl.Series:
         "; ".join(dict.fromkeys(REASONS[place] for place in column if place >= 0)) or None for column in together.T
     ]
     return pl.Series(joined, dtype=pl.String).gather(places.reshape(-1).astype(np.uint32))
-
-
-def _records(entities: Sequence[Entity] | None) -> list[dict[str, Any]] | None:
-    if entities is None:
-        return None
-    return [{"start": e.start, "end": e.end, "label": e.label, "text": _storable(e.text)} for e in entities]
 
 
 def _storable(text: str) -> str:
