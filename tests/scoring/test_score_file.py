@@ -1,4 +1,10 @@
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -142,3 +148,54 @@ def test_a_run_that_fails_leaves_the_old_file(sources, tmp_path, run):
     with pytest.raises(ModelError):
         run(sources / "in.csv", sources / "out.csv", models=dict.fromkeys(TASKS, tmp_path / "none"))
     assert (sources / "out.csv").read_text() == "old"
+
+
+def test_what_is_read_is_what_score_says_over_many_chunks(tmp_path, run, models, monkeypatch):
+    monkeypatch.setattr(files, "_CHUNK_ROWS", 40)
+    monkeypatch.setattr(files, "_GROUP_ROWS", 64)
+    texts = [
+        None if n % 11 == 0 else "bad " * 90 if n % 50 == 1 else "👍" if n % 13 == 0 else f"好 price {n}"
+        for n in range(300)
+    ]
+    pl.DataFrame({"n": range(300), "comment": texts}).write_parquet(tmp_path / "in.parquet")
+    done = run(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found["n"].to_list() == list(range(300))
+    assert found.drop("n", "comment").equals(score(texts, models=models))
+    assert (done.rows, done.unread) == (300, found["reason"].count())
+
+
+def test_one_thread_of_polars_is_enough(tmp_path, models):
+    pl.DataFrame({"comment": [f"good {n}" for n in range(20_000)]}).write_parquet(tmp_path / "in.parquet")
+    code = f"""
+from workbench.scoring import files
+files._CHUNK_ROWS = 500
+done = files.score_file({str(tmp_path / "in.parquet")!r}, text_column="comment", tasks=["sentiment"],
+    out={str(tmp_path / "out.parquet")!r}, models={{"sentiment": {str(models["sentiment"])!r}}}, progress=False)
+print(done.rows)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "POLARS_MAX_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "20000", done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_disk_that_is_full_is_told(tmp_path, run, monkeypatch, suffix):
+    @contextlib.contextmanager
+    def full(path):
+        with Path("/dev/full").open("wb", buffering=0) as stream:
+            yield stream
+
+    monkeypatch.setattr(files, "atomic_write", full)
+    monkeypatch.setattr(files, "_CHUNK_ROWS", 100)
+    pl.DataFrame({"comment": [f"good {n}" for n in range(3000)]}).write_parquet(tmp_path / "in.parquet")
+    with pytest.raises(ParameterError, match=r"out\.\w+ cannot be written: .*[Nn]o space left.*Make room"):
+        run(tmp_path / "in.parquet", tmp_path / f"out{suffix}", tasks=["sentiment"])
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("write", "read"))]
