@@ -1,9 +1,10 @@
 """The TensorRT session on a real GPU: what it answers, in which order, what it leaves behind.
 
-Engines are built here from a small encoder (padded, three precisions) and, in the packed layout where the installed
-TensorRT builds it, from the bundled model; engines that lie in the bundled model's folder are tested beside them.
+Fresh engines in the bundled model's folder are used where there are any; what is missing is built here, from a small
+encoder (padded) or, in the packed layout where the installed TensorRT builds it, from the bundled model.
 """
 
+import gc
 import hashlib
 import inspect
 import json
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from tests.engine.small_encoder import make_small_model
 from workbench.engine.build import build
+from workbench.engine.compare import compare_engines
 from workbench.errors import EngineError, ModelError
 from workbench.runtime import open_engine, open_session
 from workbench.runtime.batching import PackedTexts, pad_batch
@@ -33,28 +35,45 @@ from workbench.runtime.manifest import engine_id_of, find_plans, read_manifest, 
 from workbench.runtime.onnx import OnnxSession
 from workbench.runtime.read import read_texts
 from workbench.runtime.tensorrt import TensorRtSession
+from workbench.tasks.labels import TASKS
 
 pytestmark = pytest.mark.gpu
 
 HOME = Path(__file__).parents[2]
 LAYOUTS = ("padded", "packed") if "layout" in inspect.signature(build).parameters else ("padded",)
 PRECISIONS = ("fp32", "fp16", "int8")
-# Shares of labels that may differ from FP32's: not every other label is a mistake, so wider than the gate's budgets.
-FLIPS = {"fp32": 0.002, "fp16": 0.01, "mixed": 0.05, "int8": 0.05}
-CLOSE = {"fp32": 2e-3, "fp16": 0.05, "int8": 0.5}  # of the spread of the logits, on random weights
+# Mean difference of logits from FP32's on random tokens, of their spread; unrelated ones differ by more than 1.
+CLOSE = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.3}
+MOST_LOST = 5.0  # points that an INT8 engine may lose on a task: the gate keeps it from reading long before
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def fresh():
+    """The bundled model's engines that can run here, in the order in which a session would choose them."""
+    home, order = HOME / "engines", {"fp16": 0, "fp32": 1, "mixed": 2, "int8": 3}
+    found = [
+        (path, item)
+        for path, item in find_plans(home, "reviews")
+        if item.runtime == "tensorrt" and not staleness(item, engines=home)
+    ]
+    newest = sorted(found, key=lambda item: item[1].built_at, reverse=True)
+    return sorted(newest, key=lambda item: (order.get(item[1].precision, 4), item[1].layout != "packed"))
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory):
     return make_small_model(tmp_path_factory.mktemp("engines") / "small")
 
 
-@pytest.fixture(scope="module")
-def engine(small):
-    """Builds an engine of the small model once and gives its folder."""
+@pytest.fixture(scope="session")
+def engine(fresh, small):
+    """The folder of an engine: a fresh one of the bundled model, or one of the small model, built once."""
     made = {}
 
-    def get(precision="fp16"):
+    def get(precision="fp16", layout=None):
+        for path, item in fresh:
+            if item.precision == precision and layout in (None, item.layout):
+                return path
         if precision not in made:
             manifest = build(small, precision=precision, runtime="tensorrt", tactic_sources="none", progress=False)
             made[precision] = small / "plans" / manifest.engine_id
@@ -63,12 +82,19 @@ def engine(small):
     return get
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
+@pytest.fixture(scope="session")
+def padded(engine, fresh):
+    """A padded engine of any precision."""
+    found = [item.precision for _, item in fresh if item.layout == "padded"]
+    return engine(found[0] if found else "fp16", "padded")
+
+
+@pytest.fixture(scope="session")
+def packed(fresh, tmp_path_factory):
     """A packed FP16 engine of the bundled model: the one in its folder, or built here."""
     if "packed" not in LAYOUTS:
         pytest.skip("this version builds no packed engines")
-    found = [path for path, item in bundled_engines() if (item.layout, item.precision) == ("packed", "fp16")]
+    found = [path for path, item in fresh if (item.layout, item.precision) == ("packed", "fp16")]
     if found:
         return found[0]
     folder = tmp_path_factory.mktemp("bundled") / "reviews"
@@ -85,17 +111,23 @@ def packed(tmp_path_factory):
 @pytest.fixture(params=["padded", "packed"])
 def any_layout(request):
     """An engine's folder in each layout."""
-    return request.getfixturevalue("packed") if request.param == "packed" else request.getfixturevalue("engine")()
+    return request.getfixturevalue(request.param)
 
 
-def bundled_engines():
-    """The bundled model's engines that can run here."""
-    home = HOME / "engines"
-    return [
-        (path, item)
-        for path, item in find_plans(home, "reviews")
-        if item.runtime == "tensorrt" and not staleness(item, engines=home)
-    ]
+@pytest.fixture(scope="session")
+def judged(fresh):
+    """Every fresh engine of the bundled model, judged on the validation texts."""
+    if not fresh:
+        return ()
+    found = compare_engines(
+        HOME / "engines" / "reviews",
+        engines=[item.engine_id for _, item in fresh],
+        validation={task: HOME / "calibration" / task / "validation.jsonl" for task in TASKS},
+        speed=False,
+        store=False,
+        progress=False,
+    )
+    return found.engines
 
 
 def model_of(path):
@@ -136,36 +168,30 @@ def validation_texts(limit=None):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_small_model_in_each_precision(engine, precision):
+def test_logits_in_each_precision(engine, precision):
     with open_engine(engine(precision)) as session:
         assert (session.backend, session.precision) == ("tensorrt", precision)
         assert session.engine_id == engine(precision).name
-        texts = random_texts(200, session)
+        texts = random_texts(60, session)
         values = session.run_packed(texts, list(session.spec.outputs))
-        wanted = reference(session, texts)
-        for name, expected in wanted.items():
+        for name, expected in reference(session, texts).items():
             assert values[name].shape == expected.shape
             assert values[name].dtype == np.float32
-            assert np.abs(values[name] - expected).max() <= CLOSE[precision] * expected.std()
+            assert np.abs(values[name] - expected).mean() <= CLOSE[precision] * expected.std()
 
 
-@pytest.mark.parametrize("number", range(12))
-def test_the_bundled_engines_give_the_labels_of_fp32(number):
-    found = bundled_engines()
-    if number >= len(found):
-        pytest.skip(f"the bundled model has {len(found)} engines for this GPU")
-    path, manifest = found[number]
-    texts = validation_texts()
-    with OnnxSession(model_of(path)) as model:
-        wanted = read_texts(model, texts)
-    with open_engine(path) as session:
-        given = read_texts(session, texts)
-    allowed = FLIPS[manifest.precision]
-    for name in ("sentiment", "topics", "entities"):
-        pairs = list(zip(getattr(given, name), getattr(wanted, name), strict=True))
-        changed = sum(ours != theirs for ours, theirs in pairs) / len(pairs)
-        # A text has several topics and entities, each of which may change.
-        assert changed <= allowed * (1 if name == "sentiment" else 3), (manifest.precision, manifest.layout, name)
+@pytest.mark.parametrize("number", range(6))
+def test_the_bundled_engines_are_as_good_as_fp32(judged, number):
+    if number >= len(judged):
+        pytest.skip(f"the bundled model has {len(judged)} engines for this GPU")
+    row = judged[number]
+    for task, result in row.gate.items():
+        said = f"{row.precision} {row.name} {task}: {result.summary()} {row.reason}"
+        assert result.verdict != "unmeasured", said
+        if row.precision in ("fp32", "fp16"):
+            assert result.verdict != "fail", said
+        else:
+            assert result.delta > -MOST_LOST, said
 
 
 def test_a_packed_engine_agrees_with_fp32(packed):
@@ -174,7 +200,7 @@ def test_a_packed_engine_agrees_with_fp32(packed):
         wanted = read_texts(model, texts, ("sentiment",))
     with open_engine(packed) as session:
         given = read_texts(session, texts, ("sentiment",))
-    assert np.nanmax(np.abs(given.p_sentiment - wanted.p_sentiment)) < 0.05
+    assert np.nanmax(np.abs(given.p_sentiment - wanted.p_sentiment)) < 0.1
     changed = sum(ours != theirs for ours, theirs in zip(given.sentiment, wanted.sentiment, strict=True))
     assert changed <= 0.01 * len(texts)
 
@@ -245,40 +271,39 @@ def test_single_texts_as_graphs_give_the_same(any_layout):
 
 def test_ten_thousand_batches_take_no_more_memory(engine):
     device = open_device()
-    with TensorRtSession(model_of(engine()), engine=engine(), batching={"slots": 3}) as session:
+    with TensorRtSession(model_of(engine()), engine=engine(), batching={"slots": 3, "max_texts": 1}) as session:
         outputs = list(session.spec.outputs)
-        batches = [random_texts(count, session, count) for count in (1, 2, 5, 9, 17)]
+        texts = texts_of(np.arange(1000) % 40 + 1, session.encoder.vocabulary_size)
 
         def taken():
+            gc.collect()
             with device.active():
                 free, _ = device.memory()
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
             return free, pages * resource.getpagesize()
 
-        def run(count):
-            start = session.stats()["batches"]
-            while session.stats()["batches"] - start < count:
-                for texts in batches:
-                    session.run_packed(texts, outputs)
-
-        run(1000)
+        session.run_packed(texts, outputs)
         free, host = taken()
-        run(10_000)
+        before = session.stats()["batches"]
+        for _ in range(10):
+            session.run_packed(texts, outputs)
         free_after, host_after = taken()
+        assert session.stats()["batches"] - before == 10_000
         assert free - free_after <= 2 << 20
-        assert host_after - host <= 8 << 20
+        assert host_after - host <= 16 << 20
 
 
-def test_two_sessions_in_two_threads_and_one_in_four(engine):
+def test_two_sessions_in_two_threads_and_one_in_four(engine, fresh):
     problems = []
-    with open_engine(engine("fp16")) as first, open_engine(engine("fp32")) as second:
+    another = fresh[-1][0] if fresh else engine()
+    with open_engine(engine()) as first, open_engine(another) as second:
         texts = random_texts(150, first, 8)
         outputs = list(first.spec.outputs)
         wanted = {id(session): session.run_packed(texts, outputs) for session in (first, second)}
 
         def work(session):
             try:
-                for _ in range(40):
+                for _ in range(20):
                     values = session.run_packed(texts, outputs)
                     for name in outputs:
                         np.testing.assert_array_equal(values[name], wanted[id(session)][name])
@@ -292,7 +317,7 @@ def test_two_sessions_in_two_threads_and_one_in_four(engine):
             thread.join()
         assert not problems
         stats = first.stats()
-        assert stats["texts"] == 1 + 150 + 3 * 40 * 150
+        assert stats["texts"] == 1 + 150 + 3 * 20 * 150
         assert stats["busy_s"] > 0
 
 
@@ -345,15 +370,14 @@ def test_texts_that_it_cannot_read(engine):
             session.run_packed(PackedTexts(np.array([10**6], np.int32), np.array([0, 1], np.int32)), ["sentiment"])
         with pytest.raises(ModelError, match="The engine gives"):
             session.run_packed(texts_of([3], 50), ["mood"])
-        assert session.run_packed(PackedTexts(np.zeros(0, np.int32), np.zeros(1, np.int32)), ["topics"])[
-            "topics"
-        ].shape == (0, 8)
+        none = session.run_packed(PackedTexts(np.zeros(0, np.int32), np.zeros(1, np.int32)), ["topics"])
+        assert none["topics"].shape == (0, len(session.spec.outputs["topics"].labels))
         session.run_packed(texts_of([3], 50), ["sentiment"])  # and goes on
 
 
 def altered(path, folder, data=None, **changes):
     """A copy of an engine with another manifest, sealed again, in its own model folder."""
-    model = folder / "small"
+    model = folder / model_of(path).name
     shutil.copytree(model_of(path), model, ignore=shutil.ignore_patterns("plans"))
     manifest = read_manifest(path)
     changed = replace(manifest, **changes)
@@ -378,7 +402,7 @@ def test_an_engine_of_another_gpu(engine, tmp_path):
     with pytest.raises(EngineError, match=r"built for a GPU of compute capability 5\.0 .*workbench engines build"):
         open_engine(target)
     with pytest.raises(ModelError, match="every one is stale or of another GPU"):
-        open_session(tmp_path / "small", backend="tensorrt")
+        open_session(target.parent.parent, backend="tensorrt")
 
 
 def test_a_plan_that_is_none(engine, tmp_path):
@@ -391,9 +415,8 @@ def test_a_plan_that_is_none(engine, tmp_path):
         open_engine(target)
 
 
-def test_the_newest_fresh_engine_stands_for_the_model(engine, small):
-    engine("fp32")
-    with open_session(small, backend="tensorrt") as session:
+def test_the_newest_fresh_engine_stands_for_the_model(engine):
+    with open_session(model_of(engine()), backend="tensorrt") as session:
         assert session.engine_id == engine("fp16").name
 
 
@@ -442,12 +465,21 @@ def python(code, path, **options):
     )
 
 
+@pytest.fixture(scope="module")
+def endings(engine):
+    """A process for each ending, all at once: most of their time goes into starting."""
+    started = {ending: python(code, engine()) for ending, (code, _, _) in ENDINGS.items()}
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_process_ends_cleanly(engine, ending):
-    code, status, said = ENDINGS[ending]
-    process = python(code, engine())
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == status, errors
+def test_the_process_ends_cleanly(endings, ending):
+    _, status, said = ENDINGS[ending]
+    _, errors = endings[ending].communicate(timeout=60)
+    assert endings[ending].returncode == status, errors
     assert said in errors
     assert "context stack" not in errors
     assert "clean-up operation failed" not in errors
@@ -459,13 +491,19 @@ def test_ctrl_c_ends_cleanly(engine):
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nprint('ready', flush=True)\n"
         "while True:\n    session.run_packed(texts, ['sentiment'])"
     )
-    for wait in (0.05, 0.31, 0.77):
-        process = python(code, engine())
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(wait)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode in (130, -signal.SIGINT), errors
-        assert "KeyboardInterrupt" in errors
-        assert "context stack" not in errors
-        assert "clean-up operation failed" not in errors
+    waits = (0.05, 0.31, 0.77)
+    processes = [python(code, engine()) for _ in waits]
+    try:
+        for wait, process in zip(waits, processes, strict=True):
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(wait)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode in (130, -signal.SIGINT), errors
+            assert "KeyboardInterrupt" in errors
+            assert "context stack" not in errors
+            assert "clean-up operation failed" not in errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
