@@ -65,8 +65,8 @@ class _Work:
         }
 
     def warm(self, seconds: float) -> dict[str, Any]:
-        for end in (1, 64, min(len(self.texts), 4096) if self.opened.backend == "tensorrt" else 64):
-            self.run_network(0, end)
+        for count in (1, 64, 4096 if self.opened.backend == "tensorrt" else 64):
+            self.run_network(0, min(count, len(self.texts)))
         batching = getattr(getattr(self.opened, "manifest", None), "batching", None)
         kept = {key: value for key, value in (batching or {}).items() if key != "measured"}
         return {"batching": kept}
