@@ -211,6 +211,9 @@ def open_device(ordinal: int = 0) -> Device:
     with _lock:
         if ordinal not in _devices:
             driver = _import_driver()
+            # Kernels are loaded when they are first used, which is the default of newer drivers: an engine uses few
+            # of those that its libraries bring.
+            os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
             try:
                 driver.init()
                 device = Device(driver, ordinal)
