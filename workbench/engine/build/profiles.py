@@ -66,7 +66,7 @@ def make_packed_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Pr
     """Profiles of a packed engine: for one text or a few, and for full batches.
 
     ``lengths``: tokens of each text. Kernels are chosen for one text, and for batches half as large as they may
-    become. A third profile between them would take as long to build as each of these.
+    become. Kernels are chosen anew for each profile, so there is none between them.
     """
     usual = max(1, round(float(np.mean([min(length, max_tokens) for length in lengths] or [max_tokens]))))
     (few, short), (many, tokens) = _PACKED
