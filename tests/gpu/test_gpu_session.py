@@ -248,7 +248,7 @@ def test_a_padded_batch_on_either_layout(any_layout):
             assert np.abs(values - packed_values[name]).max() < 0.1 * max(1.0, float(values.std()))
 
 
-def test_single_texts_as_graphs_give_the_same(any_layout):
+def test_single_texts_as_graphs_give_the_same(any_layout, caplog):
     model = model_of(any_layout)
     with (
         TensorRtSession(model, engine=any_layout, batching={"graphs": True, "slots": 2}) as session,
@@ -262,6 +262,7 @@ def test_single_texts_as_graphs_give_the_same(any_layout):
                 values = session.run_packed(text, outputs)
                 for name in outputs:
                     assert np.abs(values[name] - expected[name]).max() < 0.1 * max(1.0, float(expected[name].std()))
+        assert "without CUDA graphs" not in caplog.text
         # Other shapes in between must not disturb what was recorded.
         many = random_texts(100, session)
         before = plain.run_packed(many, outputs)
