@@ -5,7 +5,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from workbench.engine.graphs import check_graph, layer_groups, quantized_inputs, to_fp16, to_int8
+from workbench.engine.graphs import check_graph, layer_groups, packed, quantized_inputs, to_fp16, to_int8
+from workbench.engine.graphs.agree import run_both
+from workbench.engine.graphs.check import check_packed
+from workbench.engine.graphs.weak import loosen
 
 pytestmark = pytest.mark.export
 export_world = pytest.importorskip("tests.engine.export_world", reason="the extra export is not installed")
@@ -57,3 +60,24 @@ def test_every_family_is_converted(family, tmp_path):
         whole = to_int8(model, _Ranges(amax), form=form)
         check_graph(whole, "int8")
         assert np.abs(_run(whole, ["sentiment"], feeds)[0] - reference).max() < 0.15 * spread
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["classes", "tags"])
+@pytest.mark.parametrize("family", export_world.FAMILIES)
+def test_every_family_is_packed(family, tokens, tmp_path, monkeypatch):
+    labels = export_world.TAGS if tokens else export_world.STARS
+    checkpoint = export_world.make_checkpoint(tmp_path / "checkpoint", family, labels, tokens=tokens)
+    task = "entities" if tokens else "sentiment"
+    model = onnx.load(export_checkpoint(checkpoint, tmp_path / "model", task=task) / "model.onnx")
+    # These have heads of 8 and 16, the operator 32 and 64; what is computed is the same.
+    monkeypatch.setattr(packed, "HEAD_SIZES", (8, 16))
+    random = np.random.default_rng(4)
+    rows = [random.integers(5, 80, length).astype(np.int32) for length in (1, 9, 30, 2, 17)]
+    exact = packed.to_packed(model, precision="fp32", max_tokens=64, form=packed.PackedForm(gelu="own"))
+    check_packed(exact, "fp32")
+    half = packed.to_packed(model, max_tokens=64)
+    check_packed(half, "fp16")
+    onnx.checker.check_model(loosen(half).model, full_check=True)
+    for graph, most in ((exact, 2e-3), (half, 0.05)):
+        before, after = run_both(model, graph, rows)[task]
+        assert np.abs(before - after).max() < most * before.std()
