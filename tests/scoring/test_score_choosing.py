@@ -98,6 +98,8 @@ def test_tasks_share_a_pass_where_two_passes_take_longer(engines, judge):
     judge("fp16", *(result(task, ratio=1.02, half=0.1) for task in TASKS))
     # INT8 + the model: 1/3 + 1; the model for all: 1.
     assert chosen(folder) == ["model"] * 3
+    (first, *_) = choose_engines(folder, TASKS)
+    assert "may read, but a pass of its own saves no time" in first.why
     assert chosen(folder, tasks=("sentiment", "topics")) == ["int8", "int8"]
 
 

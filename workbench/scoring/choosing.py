@@ -142,6 +142,12 @@ def choose_engines(
     best = min(product(*options), key=lambda picked: (round(_time(tasks, picked), 6), len(set(map(_id, picked)))))
     if backend != "tensorrt" and _time(tasks, best) > _WORTH:
         best = (None,) * len(tasks)
+    for task, picked in zip(tasks, best, strict=True):
+        if picked is None:
+            reasons[task] += [
+                f"{manifest.precision} {manifest.engine_id}: may read, but a pass of its own saves no time"
+                for _, manifest in plans[task]
+            ]
     return tuple(
         _choice(task, folder, picked, reasons[task], getattr(rules, task), card)
         for task, picked in zip(tasks, best, strict=True)
