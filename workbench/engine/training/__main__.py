@@ -1,6 +1,8 @@
 """Training from the command line.
 
-python -m workbench.engine.training bundle WEIGHTS TOKENIZER ARRAYS FOLDER    weights to a model folder
+python -m workbench.engine.training train                                        data to a model folder
+python -m workbench.engine.training head WEIGHTS TOKENIZER ARRAYS LESSONS OUT    the sentiment head taught again
+python -m workbench.engine.training bundle WEIGHTS TOKENIZER ARRAYS FOLDER       weights to a model folder
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from workbench.engine.training.batches import Arrays
 from workbench.engine.training.bundle import Bundle, bundle_from_checkpoint
 from workbench.engine.training.calibrate import held_out_rows
+from workbench.engine.training.head import HeadRecipe, read_lessons, refit_checkpoint
 from workbench.engine.training.run import train_model
 from workbench.errors import ModelError, WorkbenchError
 from workbench.params import FineTune
@@ -109,6 +112,39 @@ def bundle(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     _show(made)
+
+
+@app.command()
+def head(
+    weights: Annotated[Path, typer.Argument(help="State dict of the network (.pt).")],
+    tokenizer: Annotated[Path, typer.Argument(help="Its tokenizer (.json).")],
+    arrays: Annotated[Path, typer.Argument(help="The prepared texts (.npz), for the anchors.")],
+    lessons: Annotated[Path, typer.Argument(help="Labelled texts to learn (.jsonl), as in calibration/training.")],
+    out: Annotated[Path, typer.Argument(help="State dict to write (.pt).")],
+    first: Annotated[str, typer.Option(help="Id of the first lesson in the file; default: all.")] = "",
+    last: Annotated[str, typer.Option(help="Id of the last one.")] = "",
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="Rows on which the head keeps its answers (.npy); default: all training parts."),
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of the lessons in the loss.")] = HeadRecipe.lessons,
+    ridge: Annotated[float, typer.Option(help="How much it costs to move the weights.")] = HeadRecipe.ridge,
+) -> None:
+    """Teach the sentiment head some texts, on an encoder that stays as it is; then `bundle` the new weights."""
+    try:
+        moved = refit_checkpoint(
+            weights,
+            tokenizer,
+            out,
+            lessons=read_lessons(lessons, first=first, last=last),
+            arrays=arrays,
+            anchors=_rows(anchors) if anchors else None,
+            recipe=HeadRecipe(lessons=share, ridge=ridge),
+        )
+    except (OSError, WorkbenchError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{out}: the weights of the head moved by {moved:.3f}")
 
 
 def _show(made: Bundle) -> None:

@@ -10,21 +10,28 @@ same head.
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
 from workbench.engine.training.batches import Arrays, collate
+from workbench.engine.training.bundle import load_checkpoint
+from workbench.engine.training.corpus import Example
 from workbench.engine.training.encoder import Encoder
-from workbench.errors import ParameterError
+from workbench.engine.training.prepare import prepare
+from workbench.errors import ModelError, ParameterError
 from workbench.tasks.labels import SENTIMENTS
 
-__all__ = ["HeadRecipe", "pool_texts", "refit_sentiment"]
+__all__ = ["HeadRecipe", "pool_texts", "read_lessons", "refit_checkpoint", "refit_sentiment"]
 
 log = logging.getLogger(__name__)
 
@@ -119,4 +126,64 @@ def refit_sentiment(
         head.bias += step[1].detach().to(head.bias)
     moved = float(torch.cat([part.detach().flatten() for part in step]).norm())
     log.info("sentiment head taught %d lessons beside %d anchors, moved %.3f", len(labels), len(source), moved)
+    return moved
+
+
+def read_lessons(path: Path, *, first: str = "", last: str = "") -> list[Example]:
+    """The texts of a file of training texts (``calibration/training``), from the id ``first`` to ``last``, both in.
+
+    Raises ModelError when a line is no labelled text.
+    """
+    lessons = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if (first and row["id"] < first) or (last and row["id"] > last):
+                continue
+            source, label = f"written_{row['language']}", SENTIMENTS.index(row["sentiment"])
+            lessons.append(Example(row["text"], source, "train", sentiment=label))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{path}, line {number} is no labelled text: {error!r}. "
+                'Write lines such as {"id": "tr-en-0001", "text": "…", "language": "en", "sentiment": "negative"}.'
+            ) from None
+    return lessons
+
+
+def refit_checkpoint(
+    weights: Path,
+    tokenizer: Path,
+    out: Path,
+    *,
+    lessons: list[Example],
+    arrays: Path,
+    anchors: NDArray[np.int64] | None = None,
+    recipe: HeadRecipe | None = None,
+) -> float:
+    """`refit_sentiment` from files; writes all weights to ``out``, each in its old type, and returns what it returns.
+
+    ``anchors`` are rows of ``arrays``, by default those of all training parts. Raises ModelError when a file is not
+    there or is not what it should be, ParameterError as `refit_sentiment`.
+    """
+    for path in (weights, tokenizer, arrays):
+        if not path.is_file():
+            raise ModelError(f"{path} is not there. Name the file that training wrote.")
+    if not lessons:
+        raise ParameterError("there are no lessons. Check the file and its first and last id.")
+    model, known = load_checkpoint(weights), Arrays(arrays)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "lessons.npz"
+        prepare(lessons, (), Tokenizer.from_file(str(tokenizer)), prepared)
+        taught = Arrays(prepared)
+    rows = known.where(split="train") if anchors is None else anchors
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(known.ends)):
+        raise ParameterError(f"the anchors are not rows of {arrays}, which has {len(known.ends)}.")
+    every = np.arange(len(lessons))
+    moved = refit_sentiment(model, lessons=(taught, every), anchors=(known, rows), recipe=recipe)
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    new = model.state_dict()
+    for name in ("sentiment.weight", "sentiment.bias"):
+        state[name] = new[name].to(state[name].dtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, out)
     return moved
