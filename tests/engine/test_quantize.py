@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from workbench.engine.quantize.sample import sample_lake, stratum_of
 from workbench.errors import CalibrationError, ModelError
 from workbench.flow import newest_week
 from workbench.ingest import ingest_week
+from workbench.tasks.spec import load_spec
 from workbench.workspace import load_workspace
 
 BUNDLED = Path(__file__).resolve().parents[2] / "calibration"
@@ -313,3 +315,35 @@ def test_an_empty_lake_is_named(tmp_path):
     workspace = load_workspace(make_demo(tmp_path / "demo"))
     with pytest.raises(CalibrationError, match="workbench weekly"):
         sample_lake(workspace, tmp_path / "out")
+
+
+def test_a_packed_graph_has_ranges_of_its_own(small, few, tmp_path, monkeypatch):
+    from workbench.engine.build.graph import convert
+    from workbench.engine.graphs import packed
+
+    calibration = tmp_path / "calibration"
+    calibration.mkdir()
+    (calibration / "calibration.jsonl").write_text(
+        "\n".join(
+            json.dumps({"text": text, "stratum": stratum, "language": language}, ensure_ascii=False)
+            for text, stratum, language in rows_of(few)
+        ),
+        encoding="utf-8",
+    )
+    spec, cache = load_spec(small), tmp_path / "cache"
+    how = {"precision": "int8", "form": "ort", "cache": cache, "calibration": calibration}
+    with pytest.raises(ModelError, match="cannot be packed"):
+        convert(spec, layout="packed", **how)
+    assert not cache.exists()  # refused before any text is read
+    for name, value in {"HEAD_SIZES": (16,), "INT8_WIDTHS": (32,), "INT8_HEAD_SIZE": 16}.items():
+        monkeypatch.setattr(packed, name, value)
+    first = convert(spec, layout="packed", **how)
+    assert not first.cached
+    assert convert(spec, layout="packed", **how).cached
+    padded = convert(spec, layout="padded", **how)
+    assert not padded.cached
+    assert first.calibration["n"] == padded.calibration["n"] == len(few)
+    assert first.calibration["ranges_sha256"] != padded.calibration["ranges_sha256"]
+    tensors = packed.packed_tensors(onnx.load(str(spec.onnx)))
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in cache.glob("ranges-packed-*.json")]
+    assert [set(item["amax"]) for item in kept[0]] == [set(tensors)] * len(kept[0])

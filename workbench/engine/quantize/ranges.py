@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from workbench.engine.graphs import quantized_inputs
-from workbench.engine.graphs.packed import packed_tensors
+from workbench.engine.graphs.packed_ranges import packed_tensors
 from workbench.engine.quantize.calibration import CalibrationSet, check_representative
 from workbench.engine.quantize.histogram import METHODS, Histogram, Method
 from workbench.errors import CalibrationError, ModelError
