@@ -327,6 +327,7 @@ def test_our_peer_scores_a_file_as_the_command_does(small, tmp_path):
 def test_torch_computes_the_same(small, torch_python, tmp_path):
     found = run_gpu(
         torch_python=torch_python,
+        torch_environment={"OMP_NUM_THREADS": "1"},
         peers=["ours", "torch-fp32", "pipeline", "onnxruntime"],
         models=[str(small)],
         seconds=0.1,

@@ -133,7 +133,10 @@ def run(
             raise ParameterError(_nobody(values))
         pool.write_rows(rows)
         bench.load([running for group in groups.values() for running in group])
-        for name, spec in specs.items():
+        for left, (name, spec) in zip(range(len(specs), 0, -1), specs.items(), strict=True):
+            # What one model needs too long for is not the next one's loss.
+            now = time.monotonic()
+            bench.deadline = now + (started + limit_s - now) / left
             values["models"][name]["texts"] = pool.lengths(spec)
             bench.measure(groups[name], spec, pool)
     if bench.left_out:
@@ -248,7 +251,7 @@ def _bar(progress: bool) -> Iterator[Callable[[str], None]]:
     with tqdm(desc="Bench", unit="step", disable=not progress) as bar:
 
         def step(what: str) -> None:
-            bar.set_postfix_str(what)
+            bar.set_postfix_str(what, refresh=False)
             bar.update()
 
         yield step

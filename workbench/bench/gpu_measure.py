@@ -232,7 +232,7 @@ class Bench:
     def _micro(self, running: Running, tasks: Sequence[str]) -> None:
         for name, rate in (("free", None), ("paced", _PACED)):
             found = self._ask(
-                running, "micro", optional=True, seconds=1.5 * self.seconds, rate=rate, tasks=list(tasks)
+                running, "micro", optional=True, seconds=max(1.0, 1.5 * self.seconds), rate=rate, tasks=list(tasks)
             )
             if found is not None:
                 running.record.setdefault("micro", {})[name] = found[0]

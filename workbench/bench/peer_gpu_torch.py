@@ -166,16 +166,19 @@ class Pipeline(_OnDevice):
             item["content"] for item in json.loads((folder / "tokenizer.json").read_text("utf-8"))["added_tokens"]
         }
         roles = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        transformers.PreTrainedTokenizerFast(
+        self.own_tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_file=str(folder / "tokenizer.json"),
             model_max_length=MOST_TOKENS,
             **{role: token for role, token in roles.items() if token in known},
-        ).save_pretrained(self.checkpoint.name)
+        )
         self.classify = None
 
     def load(self) -> dict:
         self.classify = transformers.pipeline(
-            "text-classification", model=self.checkpoint.name, device=0 if self.on_gpu else -1
+            "text-classification",
+            model=self.checkpoint.name,
+            tokenizer=self.own_tokenizer,
+            device=0 if self.on_gpu else -1,
         )
         return self.reserved()
 
