@@ -120,7 +120,7 @@ def read_texts(
     Raises ModelError when the model does not give a task.
     """
     wanted = check_tasks(session, tasks)
-    chunks = (texts[start:end] for start, end in split_texts(texts))
+    chunks = [texts[start:end] for start, end in split_texts(texts)]
     with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
         encoders.expect(len(texts))
         parts = list(read_chunks(session, chunks, wanted, encoders=encoders, advance=advance))

@@ -118,6 +118,8 @@ def topic_names(spec: OutputSpec) -> tuple[str, ...]:
 def topic_probabilities(probabilities: FloatArray, spec: OutputSpec) -> FloatArray:
     """``probabilities`` [N, K] by label as probabilities [N, U] by topic name."""
     names = topic_names(spec)
+    if len(names) == len(spec.labels):
+        return np.array(probabilities, np.float32)
     result = np.zeros((len(probabilities), len(names)), np.float32)
     for column, label in enumerate(spec.labels):
         at = names.index(label)
@@ -149,9 +151,9 @@ def choose_all_topics(
     if spec.kind == "classes":
         return best, np.ones(len(by_name), np.int32)
     names = topic_names(spec)
-    over = np.zeros(by_name.shape, bool)
-    for column, (label, threshold) in enumerate(zip(spec.labels, spec.thresholds, strict=True)):
-        over[:, names.index(label)] |= probabilities[:, column] >= np.float32(threshold)
+    over = by_label = probabilities >= np.array(spec.thresholds, np.float32)
+    if len(names) < len(spec.labels):
+        over = np.stack([by_label[:, [label == name for label in spec.labels]].any(axis=1) for name in names], axis=1)
     if _OTHER in names:
         other = names.index(_OTHER)
         over[:, other] &= over.sum(axis=1) == over[:, other]
@@ -210,9 +212,43 @@ def find_all_entities(
         return result
     lengths = np.diff(starts)[texts_of]
     tokens = _ranges(starts[texts_of], lengths)
-    offsets, words, tags = offsets[tokens], words[tokens], _softmax(logits[tokens])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    groups = np.flatnonzero(words)
+    offsets, tags = offsets[tokens], _softmax(logits[tokens])
+    groups = np.flatnonzero(words[tokens])
+    text_of = np.searchsorted(np.cumsum(lengths), groups, side="right")
+    chosen, goes_on = _read_words(tags, groups, text_of, spec)
+    firsts = np.flatnonzero((chosen > 0) & ~goes_on)
+    if not len(firsts):
+        return result
+    breaks = np.append(np.flatnonzero(~goes_on), len(groups))
+    lasts = breaks[np.searchsorted(breaks, firsts, side="right")]
+    bounds = np.append(groups, len(tags))
+    sizes = bounds[lasts] - bounds[firsts]
+    tokens, runs = _ranges(bounds[firsts], sizes), np.cumsum(sizes) - sizes
+    kinds = chosen[firsts] - 1
+    # Each token's probability of its span's type, B and I together.
+    by_kind = np.stack([tags[tokens][:, [*begins[kind], *inside[kind]]].sum(1) for kind in types])
+    scores = np.add.reduceat(by_kind[np.repeat(kinds, sizes), np.arange(len(tokens))], runs) / sizes
+    low, high = np.minimum.reduceat(offsets[tokens, 0], runs), np.maximum.reduceat(offsets[tokens, 1], runs)
+    columns = (texts_of[text_of[firsts]], kinds, scores, low, high)
+    for place, kind, score, start, end in zip(*(column.tolist() for column in columns), strict=True):
+        entity = _entity(texts[place], start, end, label=types[kind], score=score)
+        found = result[place]
+        # Offsets of odd text may share a character; a span never begins before the last one ended.
+        if entity is not None and (not found or entity.start >= found[-1].end):
+            found.append(entity)
+    return result
+
+
+def _read_words(
+    tags: FloatArray, groups: NDArray[np.intp], text_of: NDArray[np.intp], spec: OutputSpec
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """What each of m words is: 0 outside, else one more than the place of its type; and whether it goes on with the
+    entity of the word before it.
+
+    ``tags`` [n, K] are probabilities of tokens, ``groups`` [m] the first token of each word and ``text_of`` [m] its
+    text.
+    """
+    outside, types, begins, inside = _columns(spec)
     sizes = np.diff(np.append(groups, len(tags)))
     mean = np.add.reduceat(tags, groups, axis=0) / sizes[:, None]
     # Per word: outside against each type, whichever of B and I carries it; its first token says whether it begins.
@@ -223,43 +259,14 @@ def find_all_entities(
     after = np.stack([first_by_tag[inside[t]].sum(0) for t in types], axis=1)
     chosen = np.concatenate([none[:, None], kinds], axis=1).argmax(1)
     begin = (first > after)[np.arange(len(groups)), np.maximum(chosen - 1, 0)]
-    text_of = np.searchsorted(starts, groups, side="right") - 1
     fresh = np.diff(text_of, prepend=-1) > 0  # a text's first word
-    if spec.strict:
-        wrong = np.unique(text_of[_begins_inside(chosen, begin, fresh)])
-        low, high = np.searchsorted(text_of, wrong), np.searchsorted(text_of, wrong, side="right")
-        words_of, lengths = _ranges(low, high - low), high - low
-        if len(wrong):
-            chosen[words_of], begin[words_of] = _best_paths(
-                lengths, none[words_of], kinds[words_of], first[words_of], after[words_of]
-            )
-    # A word goes on with an entity where it is of the type of the word before it and does not begin one.
-    goes_on = (chosen > 0) & (chosen == np.concatenate([[0], chosen[:-1]])) & ~begin & ~fresh
-    firsts = np.flatnonzero((chosen > 0) & ~goes_on)
-    breaks = np.append(np.flatnonzero(~goes_on), len(groups))
-    lasts = breaks[np.searchsorted(breaks, firsts, side="right")]
-    if not len(firsts):
-        return result
-    bounds = np.append(groups, len(tags))
-    span_starts, span_sizes = bounds[firsts], bounds[lasts] - bounds[firsts]
-    tokens, runs = _ranges(span_starts, span_sizes), np.cumsum(span_sizes) - span_sizes
-    kind_of = chosen[firsts] - 1
-    # Each token's probability of its span's type, B and I together.
-    columns = [[*begins[t], *inside[t]] for t in types]
-    by_kind = np.stack([tags[tokens][:, own].sum(1) for own in columns])
-    certain = by_kind[np.repeat(kind_of, span_sizes), np.arange(len(tokens))]
-    scores = np.add.reduceat(certain, runs) / span_sizes
-    begin_at, end_at = np.minimum.reduceat(offsets[tokens, 0], runs), np.maximum.reduceat(offsets[tokens, 1], runs)
-    places = texts_of[text_of[firsts]]
-    for place, kind, score, start, end in zip(
-        *(values.tolist() for values in (places, kind_of, scores, begin_at, end_at)), strict=True
-    ):
-        entity = _entity(texts[place], start, end, label=types[kind], score=score)
-        found = result[place]
-        # Offsets of odd text may share a character; a span never begins before the last one ended.
-        if entity is not None and (not found or entity.start >= found[-1].end):
-            found.append(entity)
-    return result
+    wrong = np.unique(text_of[_begins_inside(chosen, begin, fresh)]) if spec.strict else ()
+    if len(wrong):
+        low = np.searchsorted(text_of, wrong)
+        lengths = np.searchsorted(text_of, wrong, side="right") - low
+        own = _ranges(low, lengths)
+        chosen[own], begin[own] = _best_paths(lengths, none[own], kinds[own], first[own], after[own])
+    return chosen, (chosen > 0) & (chosen == np.concatenate([[0], chosen[:-1]])) & ~begin & ~fresh
 
 
 def _begins_inside(chosen: NDArray[np.intp], begin: NDArray[np.bool_], fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -352,9 +359,10 @@ def _stands_last(char: str, span: str) -> bool:
 
 def _tempered(logits: FloatArray, spec: OutputSpec, languages: Languages) -> FloatArray:
     if isinstance(languages, np.ndarray):
-        # The last entry is that of -1, no language.
-        table = np.array([*map(spec.temperature_of, (*LANGUAGES, None))], np.float32)
-        temperatures = table[languages]
+        temperatures = np.full(len(languages), spec.temperature, np.float32)
+        for language, temperature in spec.temperatures.items():
+            if language in LANGUAGES:
+                temperatures[languages == LANGUAGES.index(language)] = temperature
     else:
         temperatures = np.array([spec.temperature_of(language) for language in languages], np.float32)
     return np.divide(logits, temperatures[:, None], dtype=np.float32)
