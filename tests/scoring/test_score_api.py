@@ -3,6 +3,7 @@ import pytest
 
 from tests.runtime.tiny_model import TOML, make_tiny_model
 from workbench.errors import ModelError, ParameterError
+from workbench.runtime import read
 from workbench.scoring import SCORE_SCHEMA, open_scorer, score, score_columns
 from workbench.tasks.labels import TASKS
 
@@ -96,3 +97,18 @@ def test_mistakes(texts, options, message, models):
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ModelError, match="is not a folder"):
         score(["a"], models=dict.fromkeys(TASKS, tmp_path / "none"))
+
+
+def test_two_models_over_many_chunks_keep_rows_together(tiny, tmp_path, monkeypatch, capsys):
+    other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
+    texts = [None if n % 7 == 0 else "👽" if n % 5 == 0 else f"good price {n} 质量" for n in range(40)]
+    mixed = {"sentiment": other, "topics": tiny, "entities": tiny}
+    whole = score(texts, models=mixed)
+    monkeypatch.setattr(read, "_CHUNK_TEXTS", 3)
+    parts = score(texts, models=mixed, progress=True)
+    assert parts.equals(whole)
+    assert "40/40" in capsys.readouterr().err
+    own = ["sentiment", "p_negative", "p_neutral", "p_positive"]
+    assert parts.select(own).equals(score(texts, tasks=["sentiment"], models={"sentiment": other}).select(own))
+    own = ["topics", "entities"]
+    assert parts.select(own).equals(score(texts, tasks=own, models=mixed).select(own))
