@@ -1,4 +1,4 @@
-"""The sentiment head taught again, on an encoder that stays as it is: seconds of work on a CPU.
+"""The sentiment head taught again, on an encoder that stays as it is: minutes on a CPU.
 
 Some texts want a reading that the rest of the network's training did not give: of a delivered meal, praise with one
 fault is a complaint. Lessons are such texts, labelled; anchors are texts on which the head must keep its answers. The
