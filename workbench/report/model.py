@@ -38,7 +38,9 @@ without a new number; keys may be added.
         method        parameters, versions, models: task, engine_id, model, backend, precision, texts (rows of the
                       lake's scores that this report used); cards, one a model whose folder is there: model,
                       metrics: set, language, split, metric, value, n, low, high (of a 95 % interval), precision;
-                      training_sets: name, licence, origin, rows; limits; snapshots: count and joint sha256
+                      training_sets: name, licence, origin, rows; limits; gate: how the engine of a task differs from
+                      FP32, where it was judged (workbench.engine.gate.GateResult: delta, interval, flips, n, verdict
+                      …, in points); snapshots: count and joint sha256
     evidence      every snapshot that the report cites: label, snapshot_id, short_id, company, source_id, title, url,
                   fetched_at, payload_sha256, warc, command
 

@@ -22,7 +22,16 @@ from workbench.settings import settings
 from workbench.tasks.spec import MODEL_FILES, ModelSpec, load_spec
 from workbench.workspace import Workspace
 
-__all__ = ["ModelCard", "card_from_spec", "card_notes", "cards_table", "find_cards", "limit_lines", "training_lines"]
+__all__ = [
+    "ModelCard",
+    "card_from_spec",
+    "card_notes",
+    "cards_table",
+    "find_cards",
+    "limit_lines",
+    "model_folders",
+    "training_lines",
+]
 
 _ABOUT = ("language", "split")  # of a measured set, in words
 _COUNTS = ("n", "rows")
@@ -57,10 +66,10 @@ class ModelCard:
 def find_cards(workspace: Workspace, titles: Sequence[str]) -> dict[str, ModelCard]:
     """The cards of the models with these names and versions, as far as their folders are still there.
 
-    Looked for where the workspace's models stand: the folders it names, its exported checkpoints, ``engines/``.
+    Looked for in ``model_folders``.
     """
     found: dict[str, ModelCard] = {}
-    for folder in _folders(workspace):
+    for folder in model_folders(workspace):
         if not all((folder / name).is_file() for name in MODEL_FILES):
             continue
         try:
@@ -72,7 +81,8 @@ def find_cards(workspace: Workspace, titles: Sequence[str]) -> dict[str, ModelCa
     return found
 
 
-def _folders(workspace: Workspace) -> Iterator[Path]:
+def model_folders(workspace: Workspace) -> Iterator[Path]:
+    """Where the workspace's models may stand: the folders it names, its exported checkpoints, ``engines/``."""
     chosen = [workspace.models.sentiment, workspace.models.topics, workspace.models.entities]
     for choice in chosen:
         if choice.path is not None:

@@ -10,10 +10,18 @@ import polars as pl
 from markupsafe import Markup
 
 from workbench.insight.stars import ENOUGH_AGREEMENT, ENOUGH_RATED
+from workbench.report.engine_verdicts import find_verdicts, verdict_notes
 from workbench.report.html import day, link, minute, plural, quoted, render
 from workbench.report.material import DAYS_SHOWN, Material, View
 from workbench.report.model import Section
-from workbench.report.model_cards import card_notes, cards_table, find_cards, limit_lines, training_lines
+from workbench.report.model_cards import (
+    card_notes,
+    cards_table,
+    find_cards,
+    limit_lines,
+    model_folders,
+    training_lines,
+)
 from workbench.report.tables import Column, table
 
 __all__ = ["PACKAGES", "build_method"]
@@ -64,6 +72,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
     digest = _input_digest(material)
     models = _models(material)
     cards = find_cards(material.workspace, [row["model"] for row in models if row["model"]])
+    verdicts = find_verdicts(model_folders(material.workspace), models)
     body = render(
         "method",
         number=number,
@@ -72,7 +81,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
         models="Everything above comes from fixed rules. Reviews and images were not read by a model.",
         reading_steps=_READING_STEPS,
         readings=_models_table(models) if models else "",
-        card_notes=card_notes(models, cards),
+        card_notes=[*card_notes(models, cards), *verdict_notes(models, verdicts)],
         cards_table=cards_table(list(cards.values())),
         cards=[
             {"title": card.title, "sets": training_lines(card), "limits": limit_lines(card)}
@@ -93,6 +102,7 @@ def build_method(material: Material, view: View, number: int) -> Section:
         "versions": versions,
         "models": models,
         "cards": [card.to_json() for card in cards.values()],
+        "gate": {task: result.to_dict() for task, result in verdicts.items()},
         "snapshots": {"count": material.pages.height, "sha256": digest},
     }
     return Section("method", number, title, "ready", data, body)
