@@ -94,7 +94,7 @@ def test_engines_that_passed_are_measured_too(judged):
     assert found.engines == ("workbench, INT8",)
     assert found.fp32.name == "workbench"
     assert found.ours is max(found.peers[:2], key=lambda peer: peer.texts_per_s)
-    assert "workbench, INT8: sentiment: pass. accuracy 100.00" in found.table()
+    assert "workbench, INT8: +0.00 points of accuracy against FP32 [-0.43, +0.43]" in found.table()
     alone = run_cpu(folder, peers=False, engines=(), texts=5, rounds=1, latency_texts=1, progress=False)
     assert [peer.name for peer in alone.peers] == ["workbench", "workbench, three tasks"]
     named = run_cpu(folder, peers=False, engines=[engine_id[:6]], texts=5, rounds=1, latency_texts=1, progress=False)

@@ -25,12 +25,11 @@ from typing import Any, Final
 import polars as pl
 
 from workbench.bench.process import Peer, PeerError
-from workbench.engine.gate import GateResult
 from workbench.errors import ModelError, ParameterError
 from workbench.runtime.manifest import Manifest
 from workbench.runtime.onnx import usable_cores
 from workbench.scoring.api import bundled_model
-from workbench.scoring.choosing import find_readers
+from workbench.scoring.choosing import explain, find_readers
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
 from workbench.tasks.spec import load_spec
@@ -233,10 +232,7 @@ def run(
         cores=usable_cores(),
         machine=_processor(),
         engines=tuple(chosen),
-        verdicts=tuple(
-            f"{name}: {GateResult.from_dict(manifest.gate['sentiment']).summary()}"
-            for name, (_, manifest) in chosen.items()
-        ),
+        verdicts=tuple(f"{name}: {explain(folder, manifest, 'sentiment')}" for name, (_, manifest) in chosen.items()),
         load=load,
     )
 

@@ -29,7 +29,7 @@ from workbench.tasks.labels import TASKS
 from workbench.tasks.spec import load_spec
 from workbench.workspace import Policies, TaskPolicy
 
-__all__ = ["Choice", "Reader", "choose_engines", "find_readers", "open_readers"]
+__all__ = ["Choice", "Reader", "choose_engines", "explain", "find_readers", "open_readers"]
 
 logger = logging.getLogger(__name__)
 
@@ -253,14 +253,23 @@ def _choice(
         )
         return Choice(task, folder, f"the FP32 model of {folder.name} reads ({why})")
     path, manifest = picked
+    why = f"the {manifest.precision} engine {manifest.engine_id} reads: {_findings(manifest, task, policy, card)}"
+    return Choice(task, folder, why, path, manifest)
+
+
+def explain(folder: Path, manifest: Manifest, task: str, policy: Policies | None = None) -> str:
+    """What an engine of the model in ``folder`` costs and gains on ``task``, and what lets it read."""
+    return _findings(manifest, task, getattr(policy or Policies(), task), load_spec(folder).card)
+
+
+def _findings(manifest: Manifest, task: str, policy: TaskPolicy, card: Mapping[str, Any]) -> str:
     result = GateResult.from_dict(manifest.gate[task])
-    ratio = result.speed_ratio or 1.0
-    why = (
-        f"the {manifest.precision} engine {manifest.engine_id} reads: {result.delta:+.2f} points of {result.metric} "
+    found = (
+        f"{result.delta:+.2f} points of {result.metric} "
         f"against FP32 [{result.interval[0]:+.2f}, {result.interval[1]:+.2f}], {result.flips.n:,} of {result.n:,} "
-        f"answers differ, {ratio:.1f} times as fast"
+        f"answers differ, {result.speed_ratio or 1.0:.1f} times as fast"
     )
     if result.verdict_at(_budget(manifest, policy)) != "pass":
         shown = _shown(manifest, result, policy, card)
-        why += f"; too few texts to tell, {f'the model card has {shown}' if shown else 'which the policy allows'}"
-    return Choice(task, folder, why, path, manifest)
+        found += f"; too few texts to tell, {f'the model card has {shown}' if shown else 'which the policy allows'}"
+    return found
