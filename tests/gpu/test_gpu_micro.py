@@ -28,9 +28,9 @@ LENGTHS = [6, 9, 14, 30, 60]
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    """The folder of an FP16 engine of a small model."""
+    """The folder of an engine of a small model; of one so small 8.6 makes no FP16 kernels, and the builder refuses it."""
     model = make_small_model(tmp_path_factory.mktemp("engines") / "small")
-    manifest = build(model, precision="fp16", runtime="tensorrt", tactic_sources="none", progress=False)
+    manifest = build(model, precision="fp32", runtime="tensorrt", tactic_sources="none", progress=False)
     return model / "plans" / manifest.engine_id
 
 
@@ -41,7 +41,7 @@ def test_64_threads_get_the_answers_of_their_own_texts(engine):
             with ThreadPoolExecutor(64) as pool:
                 answers = list(pool.map(batcher.read, TEXTS))
             assert batcher.stats().mean_batch > 1
-    # FP16 in a batch of another shape may differ in its last bits, and so may a label that stands on the edge.
+    # A batch of another shape may differ in its last bits, and so may a label that stands on the edge.
     same = [
         answer.sentiment == reading.sentiment[at] and answer.topics == reading.topics[at]
         for at, answer in enumerate(answers)
