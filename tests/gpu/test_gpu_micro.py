@@ -28,7 +28,7 @@ LENGTHS = [6, 9, 14, 30, 60]
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    """The folder of an engine of a small model; of one so small 8.6 makes no FP16 kernels, and the builder refuses it."""
+    """An engine of a small model; of one so small 8.6 makes no FP16 kernels, and the builder refuses it."""
     model = make_small_model(tmp_path_factory.mktemp("engines") / "small")
     manifest = build(model, precision="fp32", runtime="tensorrt", tactic_sources="none", progress=False)
     return model / "plans" / manifest.engine_id
