@@ -12,7 +12,6 @@ from typing import Any
 
 from tests.evaluate.engines import Judged
 from workbench.engine.gate import GateResult, default_budget
-from workbench.engine.gate.card import SAME
 from workbench.engine.training.cards import toml_document
 
 if sys.version_info >= (3, 11):
@@ -23,14 +22,16 @@ else:
 __all__ = ["card_tables", "update_card"]
 
 _BEGIN = "\n[[engines]]"
-_WHERE = ("runtime_version", "target", "machine", "date")
+_KEYS = ("precision", "runtime", "runtime_version", "target", "layout", "recipe", "method", "machine", "date")
+_HASHES = ("model_sha256", "reading_sha256", "graph_sha256", "calibration_sha256")
+_KIND = ("precision", "runtime", "target", "layout", "recipe", "method")
 
 
 def card_tables(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     """A table for each engine but FP32 ones."""
     return [
         {
-            **{key: each.about[key] for key in (*SAME, *_WHERE)},
+            **{key: each.about[key] for key in (*_KEYS, *_HASHES)},
             "budget": default_budget(each.about["precision"]),
             "sets": {name: _row(item, each.abouts[name]) for name, item in each.results.items()},
         }
@@ -60,8 +61,8 @@ def _row(item: GateResult, part: str) -> dict[str, Any]:
 
 
 def update_card(folder: Path, judged: Sequence[Judged]) -> Path:
-    """Write the verdicts into ``folder``/model.toml: engines converted in the same way, for the same target, are
-    replaced, those of another model.onnx dropped, all else stays as it is, byte for byte.
+    """Write the verdicts into ``folder``/model.toml: engines of the same kind (precision, runtime, target, layout,
+    groups kept back, ranges) are replaced, those of another model.onnx dropped, all else stays, byte for byte.
 
     Raises ValueError when something other than engines stands behind them, or they are of another model.
     """
@@ -82,4 +83,4 @@ def update_card(folder: Path, judged: Sequence[Judged]) -> Path:
 
 
 def _key(table: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(table.get(key)) for key in (*SAME, "target"))
+    return tuple(str(table.get(key)) for key in _KIND)

@@ -175,9 +175,10 @@ def test_where_texts_are_few_the_card_may_decide(engines, judge, card):
         ([("sentiment", 2000, 0.0, [-0.1, 0.1])], {}),
         ([("topics", 5000, 0.0, [-0.1, 0.1])], {}),
         ([("sentiment", 9000, 0.0, [-0.1, 0.1]), ("sentiment", 4000, -1.1, [-1.5, -0.5])], {}),
-        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"calibration_sha256": "other texts"}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"graph_sha256": "other ranges"}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"reading_sha256": "other thresholds"}),
         ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"model_sha256": "another network"}),
-        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"recipe": ["layer0.ffn2"]}),
+        ([("sentiment", 9000, 0.0, [-0.1, 0.1])], {"runtime": "tensorrt"}),
         ([("sentiment", 9000, 0.0, "nonsense")], {}),
     ],
 )

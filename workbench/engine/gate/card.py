@@ -8,9 +8,9 @@ checkout carries.
     [engines.sets]
     zh_takeaway = { task = "sentiment", metric = "accuracy", n = 11987, delta = -0.09, interval = [-0.21, 0.02], ... }
 
-They were measured on another machine, with the same conversion of the same network: the same precision, runtime,
-layout, groups kept back, way of finding ranges, and calibration texts. So they say what the conversion costs, not
-what this machine makes of it; for that an engine is judged here, too, on the project's validation sets.
+They were measured on another machine with the very same graph: a network converted in the same way, with the same
+ranges, and read by the same tokenizer and thresholds. So they say what the conversion costs, not what this machine
+makes of it; for that an engine is judged here, too, on the project's validation sets.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any, Final
 from workbench.engine.gate.statistics import verdict
 from workbench.runtime.manifest import Manifest
 
-__all__ = ["DECIDING", "SAME", "Evidence", "conversion", "find_evidence"]
+__all__ = ["DECIDING", "Evidence", "conversion", "find_evidence"]
 
 DECIDING: Final = 3000
 """Texts that a set must have for its verdict to count where a smaller one decides nothing."""
 
-SAME: Final = ("model_sha256", "precision", "runtime", "layout", "recipe", "method", "calibration_sha256")
+_SAME: Final = ("model_sha256", "reading_sha256", "graph_sha256", "precision", "runtime", "layout")
 """The keys of a card's engine that must be those of an engine for its verdicts to hold for it."""
 
 
@@ -48,16 +48,18 @@ class Evidence:
 
 
 def conversion(manifest: Manifest) -> dict[str, Any]:
-    """What tells one conversion of a model from another: the values of ``SAME``."""
+    """What an engine was converted from and how, as a card states it."""
     calibration = manifest.calibration or {}
     return {
-        "model_sha256": manifest.model_sha256,
         "precision": manifest.precision,
         "runtime": manifest.runtime,
         "layout": manifest.layout,
         "recipe": list(manifest.recipe),
         "method": str(calibration.get("method", "")),
         "calibration_sha256": str(calibration.get("data_sha256", "")),
+        "model_sha256": manifest.model_sha256,
+        "reading_sha256": manifest.reading_sha256,
+        "graph_sha256": manifest.graph_sha256,
     }
 
 
@@ -77,7 +79,7 @@ def find_evidence(
 
 
 def _evidence(card: Mapping[str, Any], manifest: Manifest) -> Iterator[Evidence]:
-    wanted = conversion(manifest)
+    wanted = {key: value for key, value in conversion(manifest).items() if key in _SAME}
     engines = card.get("engines")
     for engine in engines if isinstance(engines, list) else ():
         sets = engine.get("sets") if isinstance(engine, Mapping) else None
