@@ -11,9 +11,10 @@ from tests.evaluate import engine_card, engines, model_sets
 from tests.evaluate.__main__ import main
 from tests.evaluate.engine_answers import Answers, decode, encode
 from tests.evaluate.model_sets import LabelledSet, LabelledText, fingerprint, pack, unpack
+from tests.evaluate.models import BUNDLED
 from workbench.engine.build import build
-from workbench.engine.gate.card import find_evidence
-from workbench.runtime.manifest import find_plans, read_manifest
+from workbench.engine.gate.card import DECIDING, find_evidence
+from workbench.runtime.manifest import file_sha256, find_plans, read_manifest
 from workbench.runtime.session import reading_digest
 from workbench.tasks.labels import ENTITY_TYPES, SENTIMENTS, TOPICS
 from workbench.tasks.spec import load_spec
@@ -195,3 +196,15 @@ def test_answers_survive_their_codes(sentiments, topics, entities):
 def test_sets_have_names_of_their_own():
     names = [item.name for item in (*model_sets.PUBLIC, *model_sets.GATE_ONLY)]
     assert len(set(names)) == len(names)
+
+
+def test_the_bundled_models_card_is_of_the_bundled_model():
+    bundled = load_spec(BUNDLED)
+    tables = bundled.card["engines"]
+    assert {table["model_sha256"] for table in tables} == {file_sha256(bundled.onnx)}
+    assert {table["reading_sha256"] for table in tables} == {reading_digest(bundled)}
+    for table in tables:
+        large = [item for item in table["sets"].values() if item["n"] >= DECIDING]
+        assert {item["task"] for item in large} == set(bundled.outputs)
+        assert all(item["delta"] >= -table["budget"] for item in table["sets"].values())
+        assert {item["verdict"] for item in large} == {"pass"}
