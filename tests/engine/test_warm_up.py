@@ -59,7 +59,7 @@ def test_what_is_said_of_an_engine_that_was_warmed_up():
         Warmed(replace(make(), batching=batching))
         .summary()
         .endswith(
-            "8192 tokens a batch, 2 slots, with CUDA graphs: 1,834,567 tokens and 33,355 texts a second, a single text "
-            "1.23 ms (0.80 as a CUDA graph)"
+            "8192 tokens a batch, 2 slots, with CUDA graphs: 1,834,567 tokens and 33,355 texts a second, a single "
+            "text 1.23 ms (0.80 as a CUDA graph)"
         )
     )

@@ -18,7 +18,7 @@ __all__ = ["Warmed", "warm_up_engines"]
 
 @dataclass(frozen=True)
 class Warmed:
-    """An engine: its ``manifest``, with the batching where there was a warm-up, or the ``reason`` why there was none."""
+    """An engine: its ``manifest``, with the batching after a warm-up, or the ``reason`` why there was none."""
 
     manifest: Manifest
     reason: str = ""
