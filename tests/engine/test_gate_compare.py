@@ -93,6 +93,14 @@ def test_speeds_are_taken_side_by_side(compared):
     assert compared.reference.single.texts_per_s == middle
 
 
+def test_judging_without_timing_keeps_the_speed_of_before(small, compared):
+    before = compared.engines[-1]
+    compare_engines("small", ("topics",), engines=[before.name], speed=False, progress=False)
+    stored = GateResult.from_dict(read_manifest(small / "plans" / before.name).gate["topics"])
+    assert stored.speed_ratio == before.gate["topics"].speed_ratio
+    assert stored.speed_ratio is not None
+
+
 def test_no_more_than_one_engine_is_open_at_a_time(small, built, monkeypatch):
     opened = []
     most = 0

@@ -377,9 +377,17 @@ def _middle(timed: Sequence[Sequence[Speed]]) -> tuple[Speed, ...]:
 def _store(path: Path, gate: Mapping[str, GateResult]) -> None:
     # Read again: the manifest may have another task's verdict by now.
     manifest = read_manifest(path)
-    merged = {**manifest.gate, **{task: result.to_dict() for task, result in gate.items()}}
+    merged = {**manifest.gate, **{task: _with_old_speed(result, manifest) for task, result in gate.items()}}
     if merged != manifest.gate:
         write_manifest(path, replace(manifest, gate=merged))
+
+
+def _with_old_speed(result: GateResult, manifest: Manifest) -> dict[str, Any]:
+    """``result`` for a manifest; where it was not timed, with the speed that was measured on this machine before."""
+    new, old = result.to_dict(), manifest.gate.get(result.task, {})
+    if result.verdict != "unmeasured" and result.texts_per_s is None and old.get("measured_on") == _host_name():
+        new |= {key: old.get(key) for key in ("texts_per_s", "reference_texts_per_s", "measured_on")}
+    return new
 
 
 def _all_texts(sets: Mapping[str, ValidationSet]) -> list[str]:
