@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -99,17 +99,13 @@ class _Work:
         return found
 
     def read_file(self, source: Path, out: Path, tasks: Sequence[str]) -> int:
-        from workbench.scoring import files
         from workbench.scoring.api import Scorer
+        from workbench.scoring.files import score_file
 
-        @contextmanager
-        def named(**_: Any) -> Iterator[Scorer]:
-            yield Scorer({self.opened: tuple(tasks)})
-
-        # The command's own code, with the engine that is measured in place of the one that the policy would choose:
-        # the bench measures engines of any precision, judged or not, and of models that nobody can judge.
-        files.open_scorer = named  # type: ignore[attr-defined]
-        return files.score_file(source, text_column="text", out=out, tasks=tasks, progress=False).rows
+        # Not by the policy's choice: engines of any precision are measured, judged or not, of models that nobody
+        # can judge.
+        with closing(Scorer({self.opened: tuple(tasks)})) as scorer:
+            return score_file(source, text_column="text", out=out, scorer=scorer, progress=False).rows
 
     def facts(self) -> dict[str, Any]:
         return {"stats": self.stats(), "closure": closure_of(_RUNTIME)}

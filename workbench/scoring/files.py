@@ -7,7 +7,7 @@ import queue
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,7 +18,7 @@ from polars.io.plugins import register_io_source
 from workbench.errors import ParameterError
 from workbench.files import atomic_write
 from workbench.runtime.read import split_texts
-from workbench.scoring.api import open_scorer
+from workbench.scoring.api import Scorer, open_scorer
 from workbench.tasks.labels import TASKS
 
 __all__ = ["FORMATS", "FileScores", "score_file"]
@@ -56,14 +56,16 @@ def score_file(
     backend: str = "auto",
     models: Mapping[str, Path | str] | None = None,
     prefix: str = "",
+    scorer: Scorer | None = None,
     progress: bool = True,
 ) -> FileScores:
     """Score the column ``text_column`` of ``source`` and write all its rows and columns, with the scores, to ``out``.
 
     CSV, JSON lines and Parquet are told by the suffix, on both sides. Columns of a CSV file stay the text they are;
     into a CSV file, topics and entities are written as JSON. ``prefix`` goes before the names of the new columns, for
-    a source that has such columns already. The file is read, scored and written in chunks, all three at once, and
-    ``out`` appears when it is whole.
+    a source that has such columns already. ``scorer``: one that is open, which is used and left open; ``tasks``,
+    ``backend`` and ``models`` do not count then. The file is read, scored and written in chunks, all three at once,
+    and ``out`` appears when it is whole.
     Raises ParameterError when a file, column or task is wrong, ModelError when a model cannot be loaded.
     """
     source, out = Path(source), Path(out)
@@ -80,7 +82,7 @@ def score_file(
             f"Column {text_column!r} of {source} holds {schema[text_column]}, not text. "
             "Name another with --text-column."
         )
-    with open_scorer(tasks=tasks, backend=backend, models=models) as scorer:
+    with nullcontext(scorer) if scorer else open_scorer(tasks=tasks, backend=backend, models=models) as scorer:
         new = [f"{prefix}{name}" for name in scorer.schema]
         if double := [name for name in new if name in schema]:
             raise ParameterError(

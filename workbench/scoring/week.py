@@ -8,19 +8,19 @@ model before it said stays in the table. Which engine counts for a week stands i
 from __future__ import annotations
 
 import html
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 import polars as pl
-from tqdm import TqdmWarning
 
 from workbench.errors import ModelError
 from workbench.runtime import Session
+from workbench.runtime.read import reading_bar, split_texts
 from workbench.scoring.api import Scorer, bundled_model
 from workbench.scoring.choosing import open_readers
 from workbench.scoring.texts import TASKS_OF_KIND, select_texts
@@ -32,19 +32,14 @@ from workbench.tasks.spec import MODEL_FILES
 from workbench.weeks import Week
 from workbench.workspace import Workspace
 
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
-
 __all__ = ["ScoredBy", "WeekScores", "missing_bundle", "score_week", "score_week_if_bundled", "workspace_models"]
 
 _BUNDLED: Final = "reviews"
-_SLICE: Final = 512  # texts between two steps of the progress bar
 _MOST_NAMES: Final = 5  # of one label, as examples
-_WRITE: Final = 8192  # texts between two writes: what an interrupted run loses at most
+_WRITE: Final = 8192  # texts between two writes: an interrupted run loses these and what is under way
 
 _SCORES: Final = TABLES["scores"].schema
+_Scored = tuple[Sequence[tuple[str, str]], pl.DataFrame]  # texts by id, and their rows
 _ORIGIN: Final = ("engine_id", "model", "backend", "precision")
 _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "sentiment": ("sentiment", *(f"p_{label}" for label in SENTIMENTS)),
@@ -337,30 +332,41 @@ def _waiting(
 def _read(
     lake: Lake, plan: Sequence[tuple[Session, tuple[str, ...], Mapping[str, str]]], *, progress: bool
 ) -> tuple[set[str], float]:
-    """Read what the plan says and write it; the ids of the texts read and the seconds that reading took."""
+    """Read what the plan says and write it; the ids of the texts read and the seconds that both took."""
     read: set[str] = set()
     seconds = 0.0
     total = sum(len(waiting) for _, _, waiting in plan)
-    with tqdm(total=total, desc="Reading texts", unit="text", disable=not (progress and total), leave=False) as bar:
+    with reading_bar(total, progress and total > 0) as advance:
         for session, tasks, waiting in plan:
             # A scorer of one session: every row of it is by one engine.
-            scorer = Scorer({session: tasks})
-            for block in _blocks(list(waiting.items()), _WRITE):
-                frames = []
-                for part in _blocks(block, _SLICE):
-                    started = perf_counter()
-                    frames.append(scorer.score([text for _, text in part]))
-                    seconds += perf_counter() - started
-                    bar.update(len(part))
-                ids = [text_id for text_id, _ in block]
-                lake.upsert("scores", _rows(ids, pl.concat(frames), tasks))
-                read.update(ids)
+            items, started = list(waiting.items()), perf_counter()
+            with closing(Scorer({session: tasks})) as scorer:
+                chunks = ([text for _, text in part] for part in _parts(items))
+                scored = scorer.score_chunks(chunks, expected=len(items), advance=advance)
+                with closing(scored):
+                    for block in _blocks(zip(_parts(items), scored, strict=True)):
+                        ids = [text_id for part, _ in block for text_id, _ in part]
+                        lake.upsert("scores", _rows(ids, pl.concat(frame for _, frame in block), tasks))
+                        read.update(ids)
+            seconds += perf_counter() - started
     return read, seconds
 
 
-def _blocks(items: Sequence[tuple[str, str]], size: int) -> Iterator[Sequence[tuple[str, str]]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _parts(items: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    for start, end in split_texts([text for _, text in items]):
+        yield items[start:end]
+
+
+def _blocks(parts: Iterable[_Scored]) -> Iterator[list[_Scored]]:
+    """As many parts together as are written at once."""
+    block: list[_Scored] = []
+    for part in parts:
+        block.append(part)
+        if sum(len(frame) for _, frame in block) >= _WRITE:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def _rows(ids: Sequence[str], scores: pl.DataFrame, tasks: Sequence[str]) -> pl.DataFrame:
