@@ -163,7 +163,9 @@ def test_int8_reads_as_fp32_does(form, model, amax):
 
 
 def test_all_forms_compute_the_same(model, amax):
-    values = {form: run(to_int8(model, amax, form=form)) for form in FORMS}
+    # TensorRT 8.6 compiles quantized attention products wrongly: its form has none.
+    attention = [group.name for group in layer_groups(model) if group.name.endswith(".attention")]
+    values = {form: run(to_int8(model, amax, form=form, keep=attention)) for form in FORMS}
     assert rms(values["ort"], values["tensorrt-8"]) < 0.03
     # FP16 between the products: a value in the middle between two levels may go either way.
     assert rms(values["tensorrt-10"], values["tensorrt-8"]) < 0.1
@@ -245,8 +247,19 @@ def test_what_is_kept_back_is_not_quantized(model, amax):
         np.testing.assert_array_equal(value, reference)
 
 
+def test_attention_stays_as_it_is_for_tensorrt_8(model, amax):
+    graph = to_int8(model, amax, form="tensorrt-8").graph
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    products = [node for node in graph.node if node.op_type == "MatMul" and "layers." in node.name]
+    kinds = {node.name: {made.get(name) for name in node.input} for node in products}
+    attention = {name for name in kinds if "scores" in name or "context" in name or "mixed" in name}
+    assert attention
+    assert all("DequantizeLinear" not in kinds[name] for name in attention)
+    assert all(kinds[name] == {"DequantizeLinear"} for name in kinds if name not in attention)
+
+
 def test_softmax_shares_keep_their_whole_range(model, amax):
-    whole = to_int8(model, Amax({**amax.amax, "layers.0.shares": 0.01}), form="tensorrt-8")
+    whole = to_int8(model, Amax({**amax.amax, "layers.0.shares": 0.01}), form="ort")
     scale = {item.name: numpy_helper.to_array(item) for item in whole.graph.initializer}["layers.0.shares_scale"]
     assert 1 / 127 <= scale < 1.001 / 127
 

@@ -22,6 +22,7 @@ from tqdm import TqdmWarning
 
 from workbench.engine.build.layers import layer_precisions
 from workbench.engine.build.progress import make_monitor
+from workbench.engine.build.timings import read_timings
 from workbench.errors import EngineError
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
@@ -72,11 +73,13 @@ class BuildOptions:
 @dataclass(frozen=True)
 class Built:
     """A serialized plan. ``products``: matrix products of the parsed network by the type they read, INT8, FP16 or
-    FP32. ``timings``: the timing cache to keep, None where there is none."""
+    FP32. ``timings``: the timing cache to keep, None where there is none; ``reused``: the one that was given counted.
+    """
 
     plan: bytes
     products: dict[str, int] = field(default_factory=dict)
     timings: bytes | None = None
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def build_plan(
         _say_types(trt, network, weak)
     for profile in profiles:
         config.add_optimization_profile(_profile(builder, network, profile, longest))
-    timing_cache = _set_timings(trt, config, timings)
+    timing_cache, reused = read_timings(trt, config, log, timings)
     with tqdm(total=100, desc=f"Building for {runtime}", unit="%", disable=not progress, leave=False) as bar:
         monitor = make_monitor(trt, bar)
         if monitor is not None and hasattr(config, "progress_monitor"):
@@ -182,7 +185,7 @@ def build_plan(
             "(--workspace-gb), or use another precision."
         )
     kept = bytes(memoryview(timing_cache.serialize())) if timing_cache is not None else None
-    return Built(bytes(memoryview(plan)), _products(trt, network), kept)
+    return Built(bytes(memoryview(plan)), _products(trt, network), kept, reused)
 
 
 def check_header(plan: bytes, *, runtime: str) -> None:
@@ -387,18 +390,6 @@ def _profile(builder: Any, network: Any, profile: Profile, longest: int) -> Any:
     for name, own in (packed if "cu_seqlens" in names else padded).items():
         if name in names:
             made.set_shape(name, *own)
-    return made
-
-
-def _set_timings(trt: ModuleType, config: Any, timings: bytes | None) -> Any:
-    """The timing cache that the build fills; None on TensorRT-RTX, where the calls are there and do nothing."""
-    if trt.__name__ == "tensorrt_rtx":
-        return None
-    made = config.create_timing_cache(timings or b"")
-    if made is None or not config.set_timing_cache(made, False):
-        logger.warning("The kept timings are of another TensorRT or GPU and are not used")
-        made = config.create_timing_cache(b"")
-        config.set_timing_cache(made, False)
     return made
 
 

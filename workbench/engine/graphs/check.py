@@ -36,9 +36,9 @@ def check_graph(model: ModelProto, precision: str) -> None:
 
     For all: valid ONNX, ids int32, other inputs and all outputs float32, no cast without use or of a cast. fp32: no
     product in FP16. fp16: all products of the layers in FP16, layer norm and softmax in FP32. int8: all inputs of the
-    layers' products quantized; mixed: some, not all. Every Q/DQ symmetric, with the constant zero point 0 (of
-    unsigned bytes 128, the same numbers) and scales above 0; softmax, layer norm,
-    GELU and classifiers never take a quantized tensor.
+    layers' products quantized, those of the attention products alone may be left out; mixed: some, not all. Every
+    Q/DQ symmetric, with the constant zero point 0 (of unsigned bytes 128, the same numbers) and scales above 0;
+    softmax, layer norm, GELU and classifiers never take a quantized tensor.
 
     Raises ModelError naming each difference.
     """
@@ -197,9 +197,12 @@ class _Checker:
 
     def int8(self) -> Iterator[str]:
         yield from self._placed()
-        for node, quantized in self._inner_products():
-            if not quantized:
-                yield f"{node.name} is not quantized"
+        products = [(node.name, quantized) for node, quantized in self._inner_products()]
+        attention = {name for layer in self._layers() for name in (layer.scores, layer.context)}
+        without = not any(quantized for name, quantized in products if name in attention)
+        for name, quantized in products:
+            if not quantized and not (without and name in attention):
+                yield f"{name} is not quantized"
 
     def mixed(self) -> Iterator[str]:
         yield from self._placed()
