@@ -194,6 +194,8 @@ class _Writer:
         up = self._linear(mid, block.up, f"{at}.up", int8=int8)
         act = ranged(self._activation(up, block.activation, f"{at}.act"), "act")
         down = ranged(self._linear(act, block.down, f"{at}.down", int8=int8), "down")
+        if index == len(self.encoder.blocks) - 1:
+            int8 = False  # what heads read is never quantized
         return ranged(self._add_norm(down, mid, block.norm2, f"{at}.out", rows, int8=int8), "out")
 
     def _pair(self, tensor: str, amax: float) -> str:
