@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 from tests.engine.small_encoder import POSITIONS, make_small_model
-from tests.runtime.tiny_model import TOML
-from workbench.engine.build import build
+from tests.runtime.test_manifest import L4, PLAN, make
+from tests.runtime.tiny_model import TOML, make_tiny_model
+from workbench.engine.build import build, parse_profile
+from workbench.engine.build.builder import _existing
 from workbench.engine.build.graph import convert
 from workbench.engine.build.trt import BuildOptions, build_plan, check_header, int8_form, targets
 from workbench.engine.graphs import check_graph, layer_groups
@@ -21,6 +23,7 @@ from workbench.runtime import open_engine, open_session
 from workbench.runtime.host import import_runtime, runtime_version
 from workbench.runtime.manifest import (
     Profile,
+    file_sha256,
     find_plans,
     read_manifest,
     rebuild_command,
@@ -29,6 +32,7 @@ from workbench.runtime.manifest import (
     write_manifest,
 )
 from workbench.runtime.read import read_texts
+from workbench.runtime.session import reading_digest
 from workbench.settings import settings
 from workbench.tasks.spec import load_spec
 
@@ -130,6 +134,20 @@ def test_what_is_built_is_not_built_again(made, engines):
     before = (folder / "model.onnx").stat().st_mtime_ns
     assert build(engines / "small", precision="fp16", runtime="onnxruntime", progress=False) == manifest
     assert (folder / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_an_engine_of_another_driver_is_built_again(tmp_path):
+    """The driver is not in the id; the command that `workbench engines check` prints must build all the same."""
+    spec = load_spec(make_tiny_model(tmp_path / "engines" / "tiny"))
+    manifest = make(model_sha256=file_sha256(spec.onnx), reading_sha256=reading_digest(spec))
+    folder = spec.folder / "plans" / manifest.engine_id
+    folder.mkdir(parents=True)
+    (folder / manifest.plan).write_bytes(PLAN)
+    write_manifest(folder, manifest)
+    assert _existing(folder, L4) == manifest
+    assert _existing(folder, replace(L4, driver="580.65.06")) is None
+    (folder / manifest.plan).write_bytes(PLAN[:-1])
+    assert _existing(folder, L4) is None
 
 
 def test_a_damaged_engine_is_built_again(own):
@@ -280,6 +298,20 @@ def test_rtx_builds_for_the_gpus_it_knows(engines):
     assert {"8.0", "8.6", "8.9", "12.0"} <= set(targets("tensorrt-rtx"))
     with pytest.raises(EngineError, match=r"builds for sm_75.*not for sm_90\. Use --runtime tensorrt"):
         build(engines / "small", precision="fp32", runtime="tensorrt-rtx", target="sm_90", progress=False)
+
+
+@needs_rtx
+def test_profiles_that_leave_out_long_texts(engines):
+    short = [parse_profile("1x1:2x8:4x32")]
+    with pytest.raises(EngineError, match=r"takes one text of 64 tokens.*--profile 1x1:2x8:4x32,1x1:"):
+        build(
+            engines / "small",
+            precision="fp32",
+            runtime="tensorrt-rtx",
+            target="sm_89",
+            profiles=short,
+            progress=False,
+        )
 
 
 @needs_rtx

@@ -1,9 +1,12 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.engine.build import make_profiles, model_target, parse_profile, profile_text
-from workbench.engine.build.profiles import TOKENS
+from workbench.engine.build.profiles import TOKENS, check_coverage
 from workbench.errors import EngineError
 from workbench.runtime.batching import bucket_length
 from workbench.runtime.manifest import Profile
@@ -65,6 +68,28 @@ def test_a_profile_comes_back_from_its_text(profile):
 def test_profiles_that_are_none(text, problem):
     with pytest.raises(EngineError, match=problem):
         parse_profile(text, max_tokens=512)
+
+
+def profiles_of(text):
+    return [parse_profile(each) for each in text.split(",")]
+
+
+@pytest.mark.parametrize("text", ["1x1:32x64:128x128", "1x1:8x256:32x500", "1x8:8x256:32x512", "2x1:8x256:32x512"])
+def test_profiles_without_room_for_every_text_are_refused_with_some_that_have(text):
+    with pytest.raises(EngineError, match=r"takes one text of \d+ tokens; the model reads up to 512") as caught:
+        check_coverage(profiles_of(text), max_tokens=512)
+    check_coverage(profiles_of(str(caught.value).partition("--profile ")[2]), max_tokens=512)
+
+
+def test_the_readmes_profiles_take_every_text():
+    readme = Path(__file__).resolve().parents[2] / "engines" / "README.md"
+    [text] = re.findall(r"`--profile ([^`]+)`", readme.read_text(encoding="utf-8"))
+    check_coverage(profiles_of(text), max_tokens=512)
+
+
+@given(lengths, st.integers(8, 512))
+def test_made_profiles_take_every_text(found, max_tokens):
+    check_coverage(make_profiles(found, max_tokens=max_tokens), max_tokens=max_tokens)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,23 @@ def test_percentiles_are_those_of_numpy():
         )
 
 
+@pytest.mark.parametrize("shape", [(1000, 448), (10, 100, 448), (1000, 77)])
+def test_no_channel_is_left_out(shape):
+    values = np.zeros(shape, np.float32)
+    values[..., 1] = 1
+    histogram = Histogram()
+    histogram.add(values)
+    assert histogram.amax("percentile-99.9") == pytest.approx(1, rel=0.01)
+
+
+def test_tokens_are_no_channels():
+    """A key's last axis are the tokens of a text: what was collected of it stays as it is."""
+    for shape in ((10, 256), (2, 4, 64, 21)):
+        histogram = Histogram()
+        histogram.add(np.ones(shape, np.float32))
+        assert histogram.counts.sum() == -(-np.prod(shape) // 7)
+
+
 def test_one_outlier_moves_minmax_alone():
     values = np.random.default_rng(2).standard_normal(100_001).astype(np.float32)
     plain, spoilt = Histogram(), Histogram()
@@ -228,7 +245,17 @@ def test_ranges_are_collected_once_for_all_methods(small, few, tmp_path, monkeyp
         assert all(0 < other.amax[name] <= ranges.amax[name] for name in ranges.amax)
     monkeypatch.undo()
     path.write_text("[{]")
-    assert collect_ranges(small, few, method="minmax", cache=tmp_path) == ranges
+    again = collect_ranges(small, few, method="minmax", cache=tmp_path)
+    assert again == ranges
+    assert (ranges.cached, again.cached) == (False, False)
+    assert collect_ranges(small, few, method="minmax", cache=tmp_path).cached
+    # Ranges of another version of the workbench, which quantized fewer tensors.
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    for item in kept:
+        item["amax"].popitem()
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    again = collect_ranges(small, few, method="minmax", cache=tmp_path)
+    assert (again, again.cached) == (ranges, False)
 
 
 def test_other_texts_or_weights_are_read_anew(small, few, tmp_path):
@@ -317,19 +344,49 @@ def test_an_empty_lake_is_named(tmp_path):
         sample_lake(workspace, tmp_path / "out")
 
 
+def test_a_build_reads_and_tokenizes_its_texts_once(small, few, tmp_path, monkeypatch):
+    from workbench.engine import quantize
+    from workbench.engine.build import build
+    from workbench.tasks.encode import TextEncoder
+
+    calls = []
+
+    def count(owner, name):
+        inner = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **options: calls.append(name) or inner(*args, **options))
+
+    count(quantize, "read_calibration")
+    count(TextEncoder, "encode")
+    calibration = write_calibration(tmp_path / "calibration", few)
+    for force in (False, True):
+        made = build(
+            small, precision="int8", runtime="onnxruntime", calibration=calibration, force=force, progress=False
+        )
+        assert sorted(calls) == ["encode", "read_calibration"]
+        assert made.cached == force
+        calls.clear()
+    for path in (small / "plans" / "cache").glob("ranges-*.json"):
+        path.write_text("[{]", encoding="utf-8")
+    again = build(small, precision="int8", runtime="onnxruntime", calibration=calibration, force=True, progress=False)
+    assert not again.cached
+    assert again.engine_id == made.engine_id
+
+
+def write_calibration(folder, data):
+    folder.mkdir()
+    rows = (
+        json.dumps({"text": text, "stratum": stratum, "language": language}, ensure_ascii=False)
+        for text, stratum, language in rows_of(data)
+    )
+    (folder / "calibration.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
 def test_a_packed_graph_has_ranges_of_its_own(small, few, tmp_path, monkeypatch):
     from workbench.engine.build.graph import convert
     from workbench.engine.graphs import packed
 
-    calibration = tmp_path / "calibration"
-    calibration.mkdir()
-    (calibration / "calibration.jsonl").write_text(
-        "\n".join(
-            json.dumps({"text": text, "stratum": stratum, "language": language}, ensure_ascii=False)
-            for text, stratum, language in rows_of(few)
-        ),
-        encoding="utf-8",
-    )
+    calibration = write_calibration(tmp_path / "calibration", few)
     spec, cache = load_spec(small), tmp_path / "cache"
     how = {"precision": "int8", "form": "ort", "cache": cache, "calibration": calibration}
     with pytest.raises(ModelError, match="cannot be packed"):

@@ -1,6 +1,7 @@
 """Plans from graphs: onnxruntime for machines without a GPU, TensorRT 8.6 to 11, and TensorRT-RTX.
 
     builder   one engine, from a model folder to a manifest
+    layout    padded or packed, and why
     graph     the network in a precision, with the ranges an INT8 one needs
     profiles  optimization profiles from how long texts are
     ort       the plan for onnxruntime: the graph itself, run once

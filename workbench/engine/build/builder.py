@@ -17,10 +17,23 @@ from typing import Any, Final
 
 from tqdm import TqdmWarning
 
-from workbench.engine.build.graph import ConvertedGraph, convert, text_lengths
+from workbench.engine.build.graph import (
+    CalibrationTexts,
+    ConvertedGraph,
+    calibration_folder,
+    import_onnx,
+    text_lengths,
+)
+from workbench.engine.build.layout import convert_in_layout
 from workbench.engine.build.ort import execute
-from workbench.engine.build.profiles import check_profile, make_packed_profiles, make_profiles, profile_text
-from workbench.errors import EngineError, ModelError
+from workbench.engine.build.profiles import (
+    check_coverage,
+    check_profile,
+    make_packed_profiles,
+    make_profiles,
+    profile_text,
+)
+from workbench.errors import EngineError
 from workbench.files import write_bytes, write_text
 from workbench.runtime.host import RUNTIMES, Host, runtime_version, this_host
 from workbench.runtime.manifest import (
@@ -30,7 +43,7 @@ from workbench.runtime.manifest import (
     engine_id_of,
     file_sha256,
     read_manifest,
-    read_plan,
+    staleness,
     write_manifest,
 )
 from workbench.runtime.session import reading_digest
@@ -46,7 +59,6 @@ __all__ = ["build", "host", "model_target"]
 
 logger = logging.getLogger(__name__)
 
-LAYOUTS: Final = ("auto", "padded", "packed")
 _PHASES: Final = ("convert", "build", "check", "keep")
 
 
@@ -87,17 +99,18 @@ def build(
 
     ``target``: the GPU to build for, like "sm_89"; None is the one here. ``profiles``: None makes them from the
     lengths of the calibration texts. ``keep``: layer groups that stay out of INT8. ``layout``: "padded", "packed"
-    (all tokens of a batch in one row, TensorRT 8.6), or "auto": packed where runtime, precision and network can.
-    ``calibration``: the folder with calibration texts, default the project's. An engine that is there already, whole
-    and with the same id, is not built again unless ``force``. The engine lands in ``model_folder``/plans/<engine id>
-    only when it passed its checks: run once (onnxruntime), its layers inspected (a GPU that is here), or its graph's
-    types and its header (a GPU that is not).
+    (all tokens of a batch in one row, TensorRT 8.6), or "auto": packed where runtime, precision, network and profiles
+    can. ``calibration``: the folder with calibration texts, default the project's. An engine that is there already,
+    fresh and with the same id, is not built again unless ``force``. The engine lands in
+    ``model_folder``/plans/<engine id> only when it passed its checks: run once (onnxruntime), its layers inspected (a
+    GPU that is here), or its graph's types and its header (a GPU that is not).
 
     Raises ModelError, CalibrationError, or EngineError when the runtime is not installed or cannot build it.
     """
     started = time.monotonic()
     if runtime not in RUNTIMES:
         raise EngineError(f"No runtime is named {runtime!r}. Use one of: {', '.join(RUNTIMES)}")
+    import_onnx()  # the first to be missing on a machine that has TensorRT alone, and told as such
     spec, here = load_spec(model_folder), this_host()
     capability = _capability(runtime, model_target(target), here)
     native = capability is not None and capability == here.compute_capability
@@ -105,25 +118,29 @@ def build(
         raise EngineError(
             f"Only plans of tensorrt can be version-compatible, not of {runtime}. Leave that option out."
         )
-    options = _options(profiles, workspace_gb, optimization_level, tactic_sources, layout)
+    options = _options(profiles, workspace_gb, optimization_level, tactic_sources, layout, calibration)
+    texts = CalibrationTexts(spec, calibration)
     plans = spec.folder / "plans"
     with tqdm(total=len(_PHASES), desc=f"{spec.name} {precision}", unit="step", disable=not progress) as bar:
-        chosen, graph = _convert(
+        chosen, graph = convert_in_layout(
             spec,
             layout=layout,
             runtime=runtime,
             precision=precision,
+            profiles=profiles,
             keep=sorted(keep),
             method=method,
             cache=plans / "cache",
-            calibration=calibration,
+            calibration=texts,
             progress=progress,
         )
         if profiles is None:
             make = make_packed_profiles if chosen == "packed" else make_profiles
-            profiles = make(text_lengths(spec, calibration), max_tokens=spec.max_tokens)
+            profiles = make(text_lengths(spec, texts), max_tokens=spec.max_tokens)
         for profile in profiles:
             check_profile(profile, layout=chosen, max_tokens=spec.max_tokens)
+        if chosen == "padded" and runtime != "onnxruntime":  # that one takes every shape
+            check_coverage(profiles, max_tokens=spec.max_tokens)
         manifest = _unbuilt(
             spec,
             graph,
@@ -137,7 +154,7 @@ def build(
             here=here if native else None,
         )
         bar.update()
-        if not force and (kept := _existing(plans / manifest.engine_id)) is not None:
+        if not force and (kept := _existing(plans / manifest.engine_id, here)) is not None:
             logger.info("The engine %s is built already", kept.engine_id)
             bar.update(len(_PHASES) - 1)
             return kept
@@ -156,48 +173,13 @@ def _capability(runtime: str, target: str | None, here: Host) -> str | None:
     return check_target(runtime, target, here)
 
 
-def _convert(spec: ModelSpec, *, layout: str, runtime: str, precision: str, **how: Any) -> tuple[str, ConvertedGraph]:
-    """The layout that is built, and the graph in it.
-
-    Raises EngineError when the layout that was asked for cannot be built; ModelError when the graph cannot be it.
-    """
-    if layout not in LAYOUTS:
-        raise EngineError(f"No layout is named {layout!r}. Use one of: {', '.join(LAYOUTS)}")
-    if layout != "padded":
-        problem = _packed_problem(runtime, precision) if not how["keep"] else "layer groups are kept back"
-        if problem is None:
-            try:
-                return "packed", convert(spec, precision=precision, form="", layout="packed", **how)
-            except ModelError as error:
-                if layout == "packed":
-                    raise
-                problem = str(error).partition(". ")[0]
-        if layout == "packed":
-            raise EngineError(f"{spec.name} cannot be built packed: {problem}. Use --layout padded.")
-        logger.info("%s %s is built padded: %s", spec.name, precision, problem)
-    return "padded", convert(spec, precision=precision, form=_form(runtime), **how)
-
-
-def _packed_problem(runtime: str, precision: str) -> str | None:
-    if runtime == "onnxruntime":
-        return "onnxruntime has no attention over packed texts"
-    from workbench.engine.build.trt import packed_problem
-
-    return packed_problem(runtime, precision)
-
-
-def _form(runtime: str) -> str:
-    from workbench.engine.build.trt import int8_form
-
-    return int8_form(runtime)
-
-
 def _options(
     profiles: Sequence[Profile] | None,
     workspace_gb: float,
     level: int | None,
     tactic_sources: str | None,
     layout: str,
+    calibration: Path | None,
 ) -> dict[str, Any]:
     """What differs from the defaults, under the names of the command's options."""
     options: dict[str, Any] = {}
@@ -211,6 +193,8 @@ def _options(
         options["tactic_sources"] = tactic_sources
     if layout != "auto":
         options["layout"] = layout
+    if calibration is not None and calibration.resolve() != calibration_folder().resolve():
+        options["calibration"] = str(calibration.resolve())
     return options
 
 
@@ -293,7 +277,7 @@ def _finish(
             progress=not bar.disable,
         )
         plan, verified = built.plan, "unverified on target"
-        cached = cached or (kept is not None and built.timings is not None)
+        cached = cached or built.reused
         if built.timings is not None:
             write_bytes(timings, built.timings)
         bar.update()
@@ -363,16 +347,18 @@ def _keep(plans: Path, plan: bytes, manifest: Manifest, information: str | None)
     return manifest
 
 
-def _existing(folder: Path) -> Manifest | None:
-    """The manifest of an engine that is there and whole."""
+def _existing(folder: Path, here: Host) -> Manifest | None:
+    """The manifest of an engine that is there, whole and fresh: the id does not hold the driver, for one."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
         manifest = read_manifest(folder)
-        # Whether it can run here is another question: the id already holds version and target.
-        read_plan(folder, replace(manifest, compute_capability=None))
     except EngineError as error:
         logger.warning("%s", error)
+        return None
+    reasons = staleness(manifest, engines=folder.resolve().parents[2], here=here)
+    if reasons:
+        logger.warning("The engine %s is built again: %s", manifest.engine_id, "; ".join(reasons))
         return None
     return manifest
 

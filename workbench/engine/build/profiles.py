@@ -15,6 +15,7 @@ from workbench.runtime.manifest import Profile
 __all__ = [
     "PACKED_TOKENS",
     "TOKENS",
+    "check_coverage",
     "check_profile",
     "make_packed_profiles",
     "make_profiles",
@@ -126,6 +127,22 @@ def check_profile(profile: Profile, *, layout: str, max_tokens: int) -> None:
         raise EngineError(
             f"The profile {text} has no room for one text of {max_tokens} tokens. Of a packed engine its tokens are "
             f"those of the whole batch: write at least {max_tokens}."
+        )
+
+
+def check_coverage(profiles: Sequence[Profile], *, max_tokens: int) -> None:
+    """Check that padded ``profiles`` together take one text of every length that the model reads.
+
+    Raises EngineError where one would only be refused in the middle of a run.
+    """
+    lengths = {bucket_length(tokens, max_tokens) for tokens in range(1, max_tokens + 1)}
+    missing = sorted(length for length in lengths if not any(profile.fits(1, length) for profile in profiles))
+    if missing:
+        given = ",".join(profile_text(profile) for profile in profiles)
+        rest = profile_text(_profile(max_tokens, max_tokens, max_tokens))
+        raise EngineError(
+            f"No profile of {given} takes one text of {missing[-1]} tokens; the model reads up to {max_tokens}. Add "
+            f"one that does: --profile {given},{rest}"
         )
 
 

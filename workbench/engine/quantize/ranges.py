@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -22,7 +22,7 @@ from workbench.engine.quantize.calibration import CalibrationSet, check_represen
 from workbench.engine.quantize.histogram import METHODS, Histogram, Method
 from workbench.errors import CalibrationError, ModelError
 from workbench.files import write_text
-from workbench.tasks.encode import TextEncoder
+from workbench.tasks.encode import EncodedText, TextEncoder
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 
@@ -42,7 +42,8 @@ gives 0.4 GB of activations a text, and is then read one by one."""
 class Ranges:
     """``amax``: largest absolute value that counts, by tensor of the FP32 graph. All ranges are symmetric.
 
-    ``n`` texts were read; ``model_sha256`` is of model.onnx, ``data_sha256`` of the texts.
+    ``n`` texts were read; ``model_sha256`` is of model.onnx, ``data_sha256`` of the texts. ``cached``: they were not
+    collected now, but come from an earlier build.
     """
 
     method: Method
@@ -50,6 +51,7 @@ class Ranges:
     data_sha256: str
     n: int
     amax: Mapping[str, float]
+    cached: bool = field(default=False, compare=False)
 
     @property
     def sha256(self) -> str:
@@ -99,13 +101,15 @@ def collect_ranges(
     layout: str = "padded",
     cache: Path | None = None,
     languages: Sequence[str] = ("en", "zh"),
+    tokens: Callable[[], Sequence[EncodedText]] | None = None,
     progress: bool = False,
 ) -> Ranges:
     """Ranges of all tensors that an INT8 graph of the model quantizes, by reading ``calibration_set`` in onnxruntime.
     A graph of ``layout`` "packed" quantizes others than a padded one.
 
     One reading serves all methods: with ``cache`` (a folder), another method or a second build reads nothing. Long
-    texts are read in windows, as they are when scored; no batch is padded, so padding counts nowhere.
+    texts are read in windows, as they are when scored; no batch is padded, so padding counts nowhere. ``tokens``
+    gives the set tokenized, where the caller needs that too.
 
     Raises CalibrationError when the set is not representative or the method unknown, ModelError when the model has no
     transformer layers or cannot be run.
@@ -116,11 +120,14 @@ def collect_ranges(
     spec = load_spec(model_folder)
     model_sha256 = hashlib.sha256(spec.onnx.read_bytes()).hexdigest()
     path = ranges_path(cache, spec, model_sha256, calibration_set, layout) if cache is not None else None
-    known = _read_cache(path) if path is not None else None
+    model = onnx.load(str(spec.onnx))
+    tensors = _needed(model, layout)
+    known = _read_cache(path, tensors) if path is not None else None
     if known is not None:
         logger.info("Ranges of %s come from %s", spec.title, path)
-        return known[method]
-    histograms = _read(spec, calibration_set, layout=layout, progress=progress)
+        return replace(known[method], cached=True)
+    encoded = tokens() if tokens is not None else TextEncoder(spec).encode(calibration_set.texts, offsets=False)
+    histograms = _read(spec, model, tensors, _token_rows(spec, encoded), progress=progress)
     found = {
         name: Ranges(
             method=name,
@@ -145,7 +152,15 @@ def ranges_path(
     return cache / f"ranges-{'' if layout == 'padded' else f'{layout}-'}{digest[:16]}.json"
 
 
-def _read_cache(path: Path) -> dict[str, Ranges] | None:
+def _needed(model: onnx.ModelProto, layout: str) -> list[str]:
+    """The tensors that a graph of ``layout`` quantizes."""
+    if layout == "packed":
+        return list(packed_tensors(model))
+    return list(dict.fromkeys(item.tensor for item in quantized_inputs(model) if item.bound is None))
+
+
+def _read_cache(path: Path, tensors: Collection[str]) -> dict[str, Ranges] | None:
+    """What is kept in ``path``, by method; None unless it is whole and has a range for each of ``tensors``."""
     try:
         found = [Ranges._from_dict(item) for item in json.loads(path.read_text(encoding="utf-8"))]
     except FileNotFoundError:
@@ -153,20 +168,25 @@ def _read_cache(path: Path) -> dict[str, Ranges] | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("%s cannot be read and is collected again: %s", path, error)
         return None
-    return {item.method: item for item in found} if {item.method for item in found} == set(METHODS) else None
+    missing = {name for item in found for name in tensors if name not in item.amax}
+    if missing or {item.method for item in found} != set(METHODS):
+        logger.warning("%s does not have all the ranges that are needed and is collected again", path)
+        return None
+    return {item.method: item for item in found}
 
 
-def _read(spec: ModelSpec, data: CalibrationSet, *, layout: str, progress: bool) -> dict[str, Histogram]:
+def _read(
+    spec: ModelSpec,
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    rows: Sequence[NDArray[np.int32]],
+    *,
+    progress: bool,
+) -> dict[str, Histogram]:
     from tqdm.auto import tqdm
 
-    model = onnx.load(str(spec.onnx))
-    if layout == "packed":
-        tensors = list(packed_tensors(model))
-    else:
-        tensors = list(dict.fromkeys(item.tensor for item in quantized_inputs(model) if item.bound is None))
     session = _session(model, tensors)
     histograms = {name: Histogram() for name in tensors}
-    rows = _token_rows(spec, data)
     with tqdm(total=len(rows), unit="text", desc="Calibrating", disable=not progress, leave=False) as bar:
         for batch in _batches(rows):
             ids = np.stack(batch)
@@ -203,12 +223,12 @@ def _session(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
         raise ModelError(f"The model cannot be loaded with inner outputs: {error}. Export it again.") from None
 
 
-def _token_rows(spec: ModelSpec, data: CalibrationSet) -> list[NDArray[np.int32]]:
+def _token_rows(spec: ModelSpec, encoded: Sequence[EncodedText]) -> list[NDArray[np.int32]]:
     """Token ids of every window of every text, with the marks of beginning and end."""
     encoder = TextEncoder(spec)
     return [
         np.concatenate([encoder.prefix, item.ids[slice(*window)], encoder.suffix]).astype(np.int32)
-        for item in encoder.encode(data.texts, offsets=False)
+        for item in encoded
         for window in item.windows
         if len(item.ids)
     ]
