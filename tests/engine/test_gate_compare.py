@@ -10,15 +10,18 @@ from typer.testing import CliRunner
 
 from tests.engine.gate_world import make_gate_home
 from workbench.cli import app
+from workbench.engine import compare as compare_module
 from workbench.engine.build import build
 from workbench.engine.compare import compare_engines
 from workbench.engine.engines import build_engines, list_engines
-from workbench.engine.gate import GateResult
+from workbench.engine.gate import GateResult, processor
+from workbench.engine.gate.speed import measure_speeds
 from workbench.engine.recipe import read_recipe
 from workbench.engine.search import search
-from workbench.errors import EngineError, ParameterError
+from workbench.errors import EngineError, ModelError, ParameterError
 from workbench.report.engines import accuracy_frame, comparison_html, markdown_table, slice_frame, speed_frame
 from workbench.report.figure_engines import search_figure
+from workbench.runtime import open_session
 from workbench.runtime.manifest import read_manifest, write_manifest
 from workbench.runtime.onnx import OnnxSession
 from workbench.settings import settings
@@ -177,6 +180,82 @@ def test_an_engine_that_cannot_run_here_is_unmeasured_unless_it_was_measured(sma
         assert read_manifest(folder).gate["topics"]["verdict"] == "unmeasured"
     finally:
         plan.write_bytes(whole)
+
+
+def test_an_engine_that_fails_while_it_reads_stops_no_other(small, built, monkeypatch):
+    failing = built["fp16"].engine_id
+    before = read_manifest(small / "plans" / failing).gate
+    read = compare_module.read_answers
+
+    def broken(session, texts, **options):
+        if session.engine_id == failing and texts.task == "topics":
+            raise ModelError("The batch does not fit into memory. Use fewer tokens.")
+        return read(session, texts, **options)
+
+    monkeypatch.setattr(compare_module, "read_answers", broken)
+    found = compare_engines("small", ["sentiment", "topics"], speed=False, store=False, progress=False)
+    rows = {row.name: row for row in found.engines}
+    assert rows[failing].gate["sentiment"].n == 90
+    assert rows[failing].gate["topics"].verdict == "unmeasured"
+    assert rows[failing].reason == rows[failing].gate["topics"].reason
+    assert "does not fit into memory" in rows[failing].reason
+    assert rows[built["int8"].engine_id].gate["topics"].n == 90
+    assert read_manifest(small / "plans" / failing).gate == before
+
+
+def test_a_text_without_tokens_fills_no_batch(small):
+    with open_session(small, backend="onnxruntime") as session:
+        speeds = measure_speeds({"one": session}, ["good price"] * 7 + ["\u200b"])["one"]
+    assert [speed.batch for speed in speeds] == [1]
+
+
+def test_every_verdict_names_the_machine(small, built, compared):
+    for row in compared.engines:
+        assert {result.measured_on for result in row.gate.values()} == {processor()}
+    found = compare_engines(
+        "small", ["topics"], engines=[built["int8"].engine_id], speed=False, store=False, progress=False
+    )
+    assert found.engines[0].gate["topics"].measured_on == processor()
+    assert found.engines[0].gate["topics"].texts_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [("fpu avx512_vnni avx2", "Xeon 8, vnni"), ("fpu avx_vnni", "Xeon 8, vnni"), ("fpu avx2 avx512f", "Xeon 8")],
+)
+def test_a_processors_name_says_whether_int8_sums_are_exact(flags, name, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Xeon  8\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    assert processor(cpuinfo) == name
+    assert processor(tmp_path / "none")  # whatever the platform says
+
+
+def test_another_set_takes_no_fail_back(home, small, built, tmp_path, caplog):
+    plan = small / "plans" / built["fp16"].engine_id
+    whole = read_manifest(plan)
+    own = home / "calibration" / "topics" / "validation.jsonl"
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(own.read_text(encoding="utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
+    options = {"engines": [whole.engine_id], "speed": False, "progress": False}
+    try:
+        first = compare_engines("small", ["topics"], **options).engines[0].gate["topics"]
+        failed = replace(first, verdict="fail", delta=-9.0, interval=(-12.0, -6.0)).to_dict()
+        write_manifest(plan, replace(whole, gate={"topics": failed}))
+        found = compare_engines("small", ["topics"], validation={"topics": other}, **options)
+        assert found.engines[0].gate["topics"].n == 40
+        assert found.summary().endswith("(on another set)")
+        assert accuracy_frame(found)["verdict"].to_list()[0].endswith("(on another set)")
+        assert read_manifest(plan).gate["topics"] == failed
+        assert "failed topics on the project's own validation set" in caplog.text
+        # The project's own set takes it back; and where nothing failed, any set counts, and is told.
+        compare_engines("small", ["topics"], **options)
+        assert read_manifest(plan).gate["topics"]["verdict"] == first.verdict
+        compare_engines("small", ["topics"], validation={"topics": other}, **options)
+        assert read_manifest(plan).gate["topics"]["n"] == 40
+        [state] = [state for state in list_engines(model="small") if state.engine_id == whole.engine_id]
+        assert state.verdicts.endswith("(on another set)")
+    finally:
+        write_manifest(plan, whole)
 
 
 def test_a_plan_for_a_gpu_that_is_not_here_is_unmeasured(small):

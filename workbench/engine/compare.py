@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,15 +24,19 @@ from workbench.engine.gate import (
     Metric,
     ValidationSet,
     default_budget,
+    is_another_set,
     judge,
+    machine_for,
+    processor,
     read_answers,
     read_validation,
+    store_gate,
 )
 from workbench.engine.gate.speed import Speed, measure_speeds
 from workbench.errors import EngineError, ModelError, ParameterError
 from workbench.runtime import open_engine, open_session
 from workbench.runtime.host import this_host
-from workbench.runtime.manifest import Manifest, find_plans, read_manifest, staleness, write_manifest
+from workbench.runtime.manifest import Manifest, find_plans, staleness
 from workbench.runtime.session import Session
 from workbench.settings import settings
 from workbench.tasks.labels import TASKS
@@ -46,7 +49,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-__all__ = ["Comparison", "EngineRow", "choose_plans", "compare_engines", "model_home", "policy_of", "task_policy"]
+__all__ = ["Comparison", "EngineRow", "choose_plans", "compare_engines", "model_home", "policy_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +143,9 @@ class Comparison:
         if not self.engines:
             return f"{self.model} has no engines beside FP32. Build some: workbench engines build"
         return "\n".join(
-            f"{row.title} ({row.name}) {result.summary()}" for row in self.engines for result in row.gate.values()
+            f"{row.title} ({row.name}) {result.summary()}{said_of_set(result)}"
+            for row in self.engines
+            for result in row.gate.values()
         )
 
     def to_json(self) -> str:
@@ -159,6 +164,11 @@ class Comparison:
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
+def said_of_set(result: GateResult) -> str:
+    """ " (on another set)" where a verdict rests on other texts than the project's."""
+    return " (on another set)" if is_another_set(result.task, result.data_sha256) else ""
+
+
 def model_home(model: str | Path) -> Path:
     """The model folder called ``model``: the name of one under engines/, or a path."""
     named = settings().home / "engines" / model  # an absolute path stays what it is
@@ -167,14 +177,9 @@ def model_home(model: str | Path) -> Path:
 
 def policy_of(policy: Policies | None, task: str, precision: str) -> tuple[Metric, float]:
     """Metric and budget (points) that an engine of ``precision`` is judged by on ``task``."""
-    own = task_policy(policy, task)
+    own: Any = getattr(policy or Policies(), task)
     metric: Metric = own.metric or DEFAULT_METRICS[task]
     return metric, own.budget if own.budget is not None else default_budget(precision)
-
-
-def task_policy(policy: Policies | None, task: str) -> Any:
-    """The policy of one task; the defaults where there is none."""
-    return getattr(policy or Policies(), task)
 
 
 def compare_engines(
@@ -182,7 +187,7 @@ def compare_engines(
     tasks: Sequence[str] = TASKS,
     *,
     engines: Sequence[str] | None = None,
-    validation: Mapping[str, Path | str] | None = None,
+    validation: Mapping[str, Path | str | ValidationSet] | None = None,
     policy: Policies | None = None,
     speed: bool = True,
     store: bool = True,
@@ -191,15 +196,19 @@ def compare_engines(
     """Judge the engines of ``model`` on ``tasks``, and time them beside FP32.
 
     ``engines``: ids, or beginnings of them; all by default. ``validation`` names another file for a task (see
-    ``read_validation``). ``policy`` says metric and budget by task. With ``store`` every verdict goes into the
-    engine's manifest, where the scorer and `workbench engines list` find it; one made elsewhere is kept where an
-    engine cannot run here. Raises ParameterError for a task the model does not give or an id that is not there,
-    ModelError when the model cannot be loaded.
+    ``read_validation``), or is the set. ``policy`` says metric and budget by task. With ``store`` every verdict goes
+    into the engine's manifest (see ``store_gate``); one made elsewhere is kept where an engine cannot run here. One
+    that fails while it reads is unmeasured, and the others go on. Raises ParameterError for a task the model does not
+    give or an id that is not there, ModelError when the model cannot be loaded.
     """
     folder = model_home(model)
     spec = load_spec(folder)
     wanted = _check_tasks(tasks, spec)
-    sets = {task: read_validation(task, (validation or {}).get(task)) for task in wanted}
+    given = validation or {}
+    sets = {
+        task: own if isinstance(own := given.get(task), ValidationSet) else read_validation(task, own)
+        for task in wanted
+    }
     plans = choose_plans(find_plans(folder.parent, folder.name), engines, spec)
     rows: list[EngineRow] = []
     with ExitStack() as stack:
@@ -219,7 +228,7 @@ def compare_engines(
         for path, manifest in plans:
             row = _measure(path, manifest, reference, sets, answers=answers, policy=policy, speed=speed, bar=bar)
             if store:
-                _store(path, row.gate)
+                store_gate(path, row.gate)
             rows.append(row)
         timed = [row.beside for row in rows if row.beside]
         if speed and plans and not timed:
@@ -228,7 +237,7 @@ def compare_engines(
     return Comparison(
         model=spec.title,
         folder=folder,
-        host=_host_name(),
+        host=this_host().gpu or processor(),
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tasks=wanted,
         sets=sets,
@@ -284,6 +293,7 @@ def _measure(
     own: tuple[Speed, ...] = ()
     beside: tuple[Speed, ...] = ()
     reason = ""
+    gate: dict[str, GateResult] = {}
     try:
         session = open_engine(path, manifest)
     except (EngineError, ModelError) as error:
@@ -292,14 +302,19 @@ def _measure(
         bar.update(sum(map(len, sets.values())))
     else:
         with session:
-            gate = {
-                task: _judge(session, manifest, texts, answers[task], policy, bar) for task, texts in sets.items()
-            }
-            if speed:
-                both = {REFERENCE: reference, manifest.engine_id: session}
-                speeds = measure_speeds(both, _all_texts(sets), progress=not bar.disable)
-                own, beside = speeds[manifest.engine_id], speeds[REFERENCE]
-                gate = _timed(gate, own, beside)
+            try:
+                for task, texts in sets.items():
+                    gate[task] = _judge(session, manifest, texts, answers[task], policy, bar)
+                if speed:
+                    both = {REFERENCE: reference, manifest.engine_id: session}
+                    speeds = measure_speeds(both, _all_texts(sets), progress=not bar.disable)
+                    own, beside = speeds[manifest.engine_id], speeds[REFERENCE]
+                    gate = _timed(gate, own, beside, machine_for(manifest.target))
+            except (EngineError, ModelError) as error:
+                reason = str(error)
+                missing = [texts for task, texts in sets.items() if task not in gate]
+                gate |= {texts.task: _unmeasured(manifest, texts, policy, reason) for texts in missing}
+                bar.update(sum(map(len, missing)))
     return EngineRow(
         name=manifest.engine_id,
         precision=manifest.precision,
@@ -326,7 +341,7 @@ def _judge(
     bar: Any,
 ) -> GateResult:
     metric, budget = policy_of(policy, texts.task, manifest.precision)
-    return judge(
+    result = judge(
         texts.task,
         texts.gold,
         reference,
@@ -336,6 +351,7 @@ def _judge(
         metric=metric,
         data_sha256=texts.sha256,
     )
+    return replace(result, measured_on=machine_for(manifest.target))
 
 
 def _kept(manifest: Manifest, texts: ValidationSet, policy: Policies | None, reason: str) -> GateResult:
@@ -345,16 +361,22 @@ def _kept(manifest: Manifest, texts: ValidationSet, policy: Policies | None, rea
         result = GateResult.from_dict(stored)
         if result.verdict != "unmeasured":
             return result
+    return _unmeasured(manifest, texts, policy, reason)
+
+
+def _unmeasured(manifest: Manifest, texts: ValidationSet, policy: Policies | None, reason: str) -> GateResult:
     metric, budget = policy_of(policy, texts.task, manifest.precision)
     return GateResult.unmeasured(texts.task, metric, budget=budget, reason=reason)
 
 
-def _timed(gate: dict[str, GateResult], own: Sequence[Speed], beside: Sequence[Speed]) -> dict[str, GateResult]:
+def _timed(
+    gate: dict[str, GateResult], own: Sequence[Speed], beside: Sequence[Speed], machine: str
+) -> dict[str, GateResult]:
     ours, theirs = _fastest(own), _fastest(beside)
     if ours is None or theirs is None:
         return gate
     return {
-        task: result.with_speed(ours.texts_per_s, theirs.texts_per_s, measured_on=_host_name())
+        task: result.with_speed(ours.texts_per_s, theirs.texts_per_s, measured_on=machine)
         for task, result in gate.items()
     }
 
@@ -374,26 +396,5 @@ def _middle(timed: Sequence[Sequence[Speed]]) -> tuple[Speed, ...]:
     )
 
 
-def _store(path: Path, gate: Mapping[str, GateResult]) -> None:
-    # Read again: the manifest may have another task's verdict by now.
-    manifest = read_manifest(path)
-    merged = {**manifest.gate, **{task: _with_old_speed(result, manifest) for task, result in gate.items()}}
-    if merged != manifest.gate:
-        write_manifest(path, replace(manifest, gate=merged))
-
-
-def _with_old_speed(result: GateResult, manifest: Manifest) -> dict[str, Any]:
-    """``result`` for a manifest; where it was not timed, with the speed that was measured on this machine before."""
-    new, old = result.to_dict(), manifest.gate.get(result.task, {})
-    if result.verdict != "unmeasured" and result.texts_per_s is None and old.get("measured_on") == _host_name():
-        new |= {key: old.get(key) for key in ("texts_per_s", "reference_texts_per_s", "measured_on")}
-    return new
-
-
 def _all_texts(sets: Mapping[str, ValidationSet]) -> list[str]:
     return [text for item in sets.values() for text in item.texts]
-
-
-def _host_name() -> str:
-    host = this_host()
-    return host.gpu or f"{platform.machine()} CPU"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import polars as pl
 from markupsafe import Markup, escape
 
-from workbench.engine.compare import Comparison
+from workbench.engine.compare import Comparison, said_of_set
 from workbench.engine.gate import GateResult
 from workbench.engine.search import SearchResult
 from workbench.files import write_text
@@ -63,7 +63,7 @@ def accuracy_frame(comparison: Comparison) -> pl.DataFrame:
                     {
                         "task": task,
                         "engine": row.title,
-                        "verdict": result.verdict,
+                        "verdict": f"{result.verdict}{said_of_set(result)}",
                         **_accuracy(result),
                         "id": row.name,
                     }

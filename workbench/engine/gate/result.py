@@ -60,8 +60,8 @@ class GateResult:
     and ``gained`` count texts that only the reference, or only the engine, has wholly right; ``mcnemar_p`` compares
     them.
     ``slices`` by name, such as "language=zh". ``needed``: texts that would decide an inconclusive verdict. ``reason``
-    says why nothing was measured. ``texts_per_s`` and ``reference_texts_per_s`` were taken side by side on
-    ``measured_on``.
+    says why nothing was measured. ``measured_on``: the machine that it was judged on; ``texts_per_s`` and
+    ``reference_texts_per_s`` were taken there side by side.
     """
 
     task: str

@@ -66,7 +66,9 @@ def measure_speeds(
     drawn = list(np.random.default_rng(_SEED).permutation(len(texts))[:most_texts])
     chosen = [texts[at] for at in drawn]
     times: dict[str, dict[int, list[float]]] = {name: {size: [] for size in batches} for name in sessions}
-    sizes = {size: padded_batches(first, chosen, size) for size in batches if size <= max(len(chosen), 1)}
+    made = {size: padded_batches(first, chosen, size) for size in batches}
+    # Texts without tokens fill no batch: there may be fewer rows than texts.
+    sizes = {size: inputs for size, inputs in made.items() if inputs}
     total = sum(map(len, sizes.values()))
     with tqdm(total=total, desc="Timing", unit="batch", disable=not progress, delay=2, leave=False) as bar:
         for size, inputs in sizes.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,10 @@ from workbench.errors import ParameterError
 from workbench.settings import settings
 from workbench.tasks.labels import ENTITY_TYPES, SENTIMENTS, TASKS, TOPICS
 
-__all__ = ["ValidationSet", "read_validation"]
+__all__ = ["ValidationSet", "is_another_set", "project_sha256", "read_validation"]
+
+_LEAST_HALF: Final = 150
+"""Texts without which half a set decides nothing: unseen, 2.5 points would be left open."""
 
 _KEYS: Final = {"sentiment": "label", "topics": "labels", "entities": "entities"}
 _SLICES: Final = ("language", "stratum")
@@ -47,6 +50,26 @@ class ValidationSet:
             there = {label for item in self.gold for _, _, label in item}
         return tuple(label for label in _LABELS[self.task] if label in there)
 
+    def halves(self) -> tuple[ValidationSet, ValidationSet] | None:
+        """Two halves, told by a hash of each text, so that a text stays in its half when others are added.
+
+        None where a half would be too small, or lack a label that the whole has.
+        """
+        first = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0 for text in self.texts]
+        one, two = self._part(first), self._part([not kept for kept in first])
+        if min(len(one), len(two)) < _LEAST_HALF or not one.labels == two.labels == self.labels:
+            return None
+        return one, two
+
+    def _part(self, kept: Sequence[bool]) -> ValidationSet:
+        def pick(values: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+
+        texts = pick(self.texts)
+        digest = hashlib.sha256(json.dumps([self.sha256, *texts]).encode()).hexdigest()
+        slices = {name: pick(values) for name, values in self.slices.items()}
+        return replace(self, texts=texts, gold=pick(self.gold), sha256=digest, slices=slices)
+
 
 _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "sentiment": SENTIMENTS,
@@ -63,7 +86,7 @@ def read_validation(task: str, path: Path | str | None = None) -> ValidationSet:
     """
     if task not in TASKS:
         raise ParameterError(f"No task is named {task!r}. Tasks: {', '.join(TASKS)}")
-    file = Path(path) if path is not None else settings().home / "calibration" / task / "validation.jsonl"
+    file = Path(path) if path is not None else _project_file(task)
     if not file.is_file():
         raise ParameterError(
             f"There is no validation set {file}. Name a file of JSON lines, or get the project's own back with: "
@@ -92,6 +115,23 @@ def read_validation(task: str, path: Path | str | None = None) -> ValidationSet:
         path=file,
         slices=slices,
     )
+
+
+def _project_file(task: str) -> Path:
+    return settings().home / "calibration" / task / "validation.jsonl"
+
+
+def project_sha256(task: str) -> str | None:
+    """Of the project's own validation set as it is now; None where there is none."""
+    try:
+        return hashlib.sha256(_project_file(task).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def is_another_set(task: str, data_sha256: str) -> bool:
+    """Whether a verdict rests on other texts than the project's, where both are known."""
+    return bool(data_sha256) and project_sha256(task) not in (None, data_sha256)
 
 
 def _text(value: Any) -> str:
