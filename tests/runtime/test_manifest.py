@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from tests.runtime.tiny_model import TOML, make_tiny_model
 from workbench.errors import EngineError
+from workbench.runtime import manifest as module
+from workbench.runtime import session
 from workbench.runtime.host import RUNTIMES, Host, this_host
 from workbench.runtime.manifest import (
     Manifest,
@@ -371,3 +374,48 @@ def test_this_host_says_what_is_installed():
     assert here.versions.keys() <= set(RUNTIMES)
     assert here.versions["onnxruntime"][0].isdigit()
     assert (here.gpu is None) == (here.compute_capability is None)
+
+
+def test_a_plan_for_another_gpu_of_the_same_kind(put):
+    folder, manifest = put()
+    with pytest.raises(EngineError, match=r"\(NVIDIA L4\); here is NVIDIA L40 .*Build one for this GPU: workbench"):
+        read_plan(folder, manifest, here=replace(L4, gpu="NVIDIA L40"))
+
+
+def test_an_engine_that_came_along_with_a_copied_model(put, engines):
+    folder, manifest = put()
+    engines.joinpath("tiny").rename(engines / "other")
+    moved = engines / "other" / "plans" / manifest.engine_id
+    with pytest.raises(
+        EngineError, match=r"of the model tiny, .*copied or renamed\. .*workbench engines build --model other --prec"
+    ):
+        read_manifest(moved)
+    assert find_plans(engines, "other") == []
+    (engines / "tiny").symlink_to(engines / "other")
+    with pytest.raises(EngineError, match="copied or renamed"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_folder_that_is_a_link(put, engines, tmp_path, whole):
+    folder, manifest = put()
+    linked = folder.parent if whole else folder
+    linked.rename(tmp_path / linked.name)
+    linked.symlink_to(tmp_path / linked.name)
+    with pytest.raises(EngineError, match=r"is a link, or lies behind one.*Build it again: workbench engines build"):
+        read_plan(folder, manifest, here=L4)
+    assert "is a link" in staleness(manifest, engines=engines, here=L4)[0]
+
+
+def test_files_are_hashed_once_until_they_change(put, engines, monkeypatch):
+    folder, manifest = put()
+    assert staleness(manifest, engines=engines, here=L4) == ()
+    hashed = session._sha256.cache_info().misses
+    assert staleness(manifest, engines=engines, here=L4) == ()
+    assert session._sha256.cache_info().misses == hashed
+    (folder / "engine.plan").write_bytes(PLAN[:-1] + b"?")
+    os.utime(folder / "engine.plan", ns=(1, 1))
+    assert "damaged or was changed" in staleness(manifest, engines=engines, here=L4)[0]
+    monkeypatch.setattr(module, "file_sha256", lambda path: manifest.plan_sha256)
+    with pytest.raises(EngineError, match="damaged or was changed"):  # what is handed over is hashed itself
+        read_plan(folder, manifest, here=L4)

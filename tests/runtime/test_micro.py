@@ -462,3 +462,12 @@ def test_mistakes_are_told_to_the_caller_at_once(session):
             batcher.read(7)
         assert batcher.stats().batches == 0
         assert str(batcher.stats().mean_batch) == str(batcher.stats().p99_ms) == "nan"
+
+
+def test_a_later_request_with_less_time_is_read_in_time(session):
+    with MicroBatcher(session, max_wait_ms=20_000, wait_when_idle=True) as batcher:
+        first = batcher.submit("good phone")
+        sleep(0.05)
+        assert_same(batcher.read("bad price", deadline_ms=2000), expected(session, "bad price"))
+        assert_same(first.result(5), expected(session, "good phone"))
+        assert batcher.stats().expired == 0

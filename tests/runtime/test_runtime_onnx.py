@@ -1,18 +1,25 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from tests.runtime.test_manifest import DECIDING, make
 from tests.runtime.tiny_model import TOML, make_network, make_tiny_model, make_tokenizer
-from workbench.errors import ModelError
-from workbench.runtime import Session, open_session
+from workbench.errors import EngineError, ModelError
+from workbench.runtime import Session, open_engine, open_session
+from workbench.runtime import onnx as backend
 from workbench.runtime.batching import PackedTexts
+from workbench.runtime.manifest import file_sha256, write_manifest
 from workbench.runtime.onnx import OnnxSession, usable_cores
+from workbench.runtime.session import reading_digest
+from workbench.tasks.spec import load_spec
 
 BIAS = np.zeros((1, 1, 1, 4), np.float32)
 IDS = np.array([[2, 10, 11, 3]], np.int32)
@@ -117,7 +124,7 @@ def test_inputs_of_another_kind(folder):
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
     )
     onnx.save(network, folder / "model.onnx")
-    with pytest.raises(ModelError, match=r"takes input_ids tensor\(int64\).*Export the model"):
+    with pytest.raises(ModelError, match=r"takes input_ids tensor\(int64\).*export the model"):
         OnnxSession(folder)
 
 
@@ -203,3 +210,95 @@ def test_packed_texts_of_a_closed_session(tiny):
     session.close()
     with pytest.raises(ModelError, match="is closed"):
         session.run_packed(packed([[2, 10, 3]]), ("topics",))
+
+
+def test_packed_texts_of_a_session_that_is_closed_meanwhile(tiny):
+    texts = packed([[2, 10, 11, 3] * 16] * 400)
+    session = OnnxSession(tiny, threads=1, token_budget=64)
+    with pytest.raises(ModelError, match="is closed"):
+        session.run_packed(texts, ("topics",), done=lambda _: session.close())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_leaves_no_batches_behind(tiny, error, monkeypatch):
+    submit, futures = ThreadPoolExecutor.submit, []
+
+    def interrupted(pool, *args):
+        if len(futures) == 200:
+            raise error
+        futures.append(submit(pool, *args))
+        return futures[-1]
+
+    with OnnxSession(tiny, threads=1, token_budget=64) as session:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+        with pytest.raises(error):
+            session.run_packed(packed([[2, 10, 11, 3] * 16] * 400), ("topics",))
+        assert sum(future.cancelled() for future in futures) > 100
+
+
+def test_an_output_that_nobody_knows(tiny):
+    with open_session(tiny) as session:
+        with pytest.raises(ModelError, match=r"gives sentiment, topics, entities, not mood\. Ask for one of these"):
+            session.run_packed(packed([[2, 3]]), ("mood",))
+        with pytest.raises(ModelError, match="not mood"):
+            session.run(IDS, BIAS, ("mood",))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_answer(folder, bad):
+    network = make_network(make_tokenizer().get_vocab_size())
+    table = next(item for item in network.graph.initializer if item.name == "tokens_table")
+    values = onnx.numpy_helper.to_array(table).copy()
+    values[10] = bad
+    table.CopyFrom(onnx.numpy_helper.from_array(values, "tokens_table"))
+    onnx.save(network, folder / "model.onnx")
+    with open_session(folder) as session:
+        session.run_packed(packed([[2, 11, 3]]), ("sentiment",))
+        with pytest.raises(ModelError, match=r"model\.onnx gave .* sentiment that are infinite or not numbers"):
+            session.run_packed(packed([[2, 10, 3], [2, 11, 3]]), ("sentiment",))
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "nonsense"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+    ],
+)
+def test_a_container_may_have_less_than_it_sees(tmp_path, monkeypatch, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(backend, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert usable_cores() == (64 if cores is None else -(-cores // 1))
+
+
+def test_an_engine_that_does_not_fit_is_named_and_not_the_model(folder):
+    spec = load_spec(folder)
+    deciding = {
+        **DECIDING,
+        "model_sha256": file_sha256(spec.onnx),
+        "reading_sha256": reading_digest(spec),
+        "runtime": "onnxruntime",
+        "runtime_version": onnxruntime.__version__,
+        "gpu": None,
+        "compute_capability": None,
+    }
+    for data, said in (
+        (b"no network", "cannot be loaded"),
+        (make_network(20).SerializeToString(), "does not go with"),
+        (make_network(9999, positions=8).SerializeToString(), "could not run a batch of 1 x 9 tokens"),
+    ):
+        manifest = make(plan="model.onnx", plan_sha256=sha256(data).hexdigest(), plan_bytes=len(data), **deciding)
+        engine = folder / "plans" / manifest.engine_id
+        engine.mkdir(parents=True, exist_ok=True)
+        (engine / "model.onnx").write_bytes(data)
+        write_manifest(engine, manifest)
+        error = ModelError if "run" in said else EngineError
+        with pytest.raises(error, match=rf"plans/\w+/model\.onnx {said}.*Build it again: workbench engines build"):
+            open_engine(engine).run(np.full((1, 9), 5, np.int32), np.zeros((1, 1, 1, 9), np.float32), ("sentiment",))

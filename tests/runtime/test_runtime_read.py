@@ -10,7 +10,7 @@ from tests.runtime.tiny_model import TOML, TOPIC_LABELS, make_tiny_model
 from workbench.errors import ModelError
 from workbench.runtime import open_session, read
 from workbench.runtime.onnx import OnnxSession
-from workbench.runtime.read import read_texts
+from workbench.runtime.read import make_encoders, read_texts
 from workbench.tasks.decode import pool_labels
 
 WORDS = st.sampled_from(
@@ -268,3 +268,11 @@ def test_a_run_that_fails_is_told_in_its_turn(session, monkeypatch):
         assert len(next(found)) == len(next(found)) == 1
         with pytest.raises(ModelError, match="the device is gone"):
             next(found)
+
+
+def test_a_large_machine_has_processes_enough(tiny, monkeypatch):
+    monkeypatch.setattr(read, "usable_cores", lambda: 224)
+    with open_session(tiny) as session:
+        monkeypatch.setattr(type(session), "backend", "tensorrt")
+        with make_encoders(session) as encoders:
+            assert encoders._workers == 16

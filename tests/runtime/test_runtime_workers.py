@@ -176,3 +176,30 @@ def test_ctrl_c_ends_a_reading_and_its_processes(tiny):
     for pid in map(int, line.split()[1:]):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_after_processes_ended_this_one_encodes(encoder):
+    with Encoders(encoder, workers=2) as encoders:
+        encoders.expect(MANY)
+        process_of(encoders)
+        encoders._starters.shutdown(wait=True)
+        for process in encoders._processes:
+            process.kill()
+        for _ in range(2):
+            with pytest.raises(ModelError, match="ended by itself"):
+                encoders.submit(TEXTS, offsets=False).result(20)
+        for _ in range(3):
+            found = encoders.submit(TEXTS, offsets=True).result(20)
+            same(found, encoder.encode_columns(TEXTS, offsets=True))
+
+
+def test_one_process_that_ends_leaves_the_others(encoder):
+    with Encoders(encoder, workers=2) as encoders:
+        encoders.expect(MANY)
+        process_of(encoders)
+        encoders._starters.shutdown(wait=True)
+        encoders._processes[0].kill()
+        errors = [encoders.submit(TEXTS, offsets=False).exception(20) for _ in range(6)]
+        assert sum(error is not None for error in errors) == 1
+        assert encoders._free.get_nowait() is encoders._processes[1]
+        encoders._free.put(encoders._processes[1])

@@ -1,5 +1,6 @@
 """The host side of the GPU session: batches, buffers, slots, and what is said where a library is missing."""
 
+import os
 import sys
 import threading
 import time
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.runtime.test_manifest import engines, put  # noqa: F401 - fixtures
 from workbench.errors import EngineError, ModelError
-from workbench.runtime import cuda, open_session
+from workbench.runtime import cuda, host, open_session
 from workbench.runtime.batching import PADDING_BIAS, PackedTexts, pad_batch
-from workbench.runtime.device_batches import UNREAD, GivenBatch, check_texts, lay_out, pack_rows
+from workbench.runtime.device_batches import UNREAD, GivenBatch, PackedBatch, check_texts, lay_out, pack_rows
 from workbench.runtime.device_plan import (
     Batching,
     buffer_bytes,
@@ -385,3 +386,46 @@ def test_an_engine_of_another_machine_is_not_run(put, engines):  # noqa: F811 - 
     wanted = rf"every one is stale or of another GPU \(fp16 {manifest.engine_id}: built"
     with pytest.raises(ModelError, match=wanted):
         open_session(engines / "tiny", backend="tensorrt")
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=90), st.integers(64, 300), st.integers(1, 40))
+def test_profiles_of_which_none_lies_in_another(sizes, budget, most):
+    profiles = (Profile((1, 1), (40, 60), (64, 80)), Profile((1, 1), (2, 200), (4, 300)))
+    given = {"token_budget": budget, "max_texts": most}
+    batching = choose_batching(given, layout="packed", profiles=profiles, longest=70)
+    assert (batching.token_budget, batching.max_texts) == (max(budget, 70), min(most, 4))
+    texts = texts_of(sizes)
+    check(compute("packed", list(plan_packed(texts, batching, profiles)), texts, batching, longest=70), texts)
+
+
+def test_a_batch_reckons_in_the_types_of_its_arrays():
+    texts = texts_of([5] * 9000)  # more than is counted beforehand
+    members = np.arange(0, 9000, 1)[::-1]
+    batch = PackedBatch(texts, members, profile=0)
+    assert batch._ends.dtype == batch._lengths.dtype == np.int32
+    assert batch.shapes["input_ids"] == (45_000,)
+    views = {name: np.full(batch.shapes[name], -1, np.int32) for name in INPUTS["packed"] if name != UNREAD}
+    batch.fill(views)
+    assert views["input_ids"].tolist() == texts.input_ids.reshape(-1, 5)[::-1].reshape(-1).tolist()
+    assert views["position_ids"].tolist() == [*range(5)] * 9000
+    assert views["segment_ids"].tolist() == np.repeat(np.arange(9000), 5).tolist()
+    assert views["cu_seqlens"].tolist() == [*range(0, 45_001, 5)]
+
+
+def test_kernels_are_loaded_lazily_before_cuda_starts(monkeypatch):
+    said = []
+
+    class Library:
+        def __getattr__(self, name):
+            def call(*_):
+                said.append((name, os.environ.get("CUDA_MODULE_LOADING")))
+                return 1
+
+            return call
+
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+    assert host._gpu.__wrapped__() == {}
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    host._gpu.__wrapped__()
+    assert said == [("cuInit", "LAZY"), ("cuInit", "EAGER")]

@@ -44,7 +44,11 @@ def bucket_length(tokens: int, max_tokens: int) -> int:
 
     It depends on the text alone, never on its neighbours: the same text gives the same numbers in every batch.
     """
-    return min(-(-tokens // _STEP) * _STEP, max(tokens, max_tokens))
+    return int(_bucket_lengths(np.asarray(tokens, np.int64), max_tokens))
+
+
+def _bucket_lengths(tokens: NDArray[np.int64], max_tokens: int) -> NDArray[np.int64]:
+    return np.asarray(np.minimum(-(-tokens // _STEP) * _STEP, np.maximum(tokens, max_tokens)), np.int64)
 
 
 def plan_batches(
@@ -55,8 +59,7 @@ def plan_batches(
     All texts of a group share a bucket, and a group has at most ``token_budget`` tokens after padding, but always at
     least one text. The longest come first so that a progress bar speeds up and memory is needed at once.
     """
-    tokens = np.asarray(lengths, np.int64)
-    buckets = np.minimum(-(-tokens // _STEP) * _STEP, np.maximum(tokens, max_tokens))  # bucket_length of each
+    buckets = _bucket_lengths(np.asarray(lengths, np.int64), max_tokens)
     order = np.argsort(-buckets, kind="stable")
     batches = []
     start = 0

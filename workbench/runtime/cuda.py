@@ -17,12 +17,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import EngineError, ModelError
+from workbench.runtime.host import load_kernels_lazily
 
 __all__ = ["Device", "DeviceMemory", "Graph", "OutOfDeviceMemory", "PinnedMemory", "open_device"]
 
@@ -34,10 +35,6 @@ _CAPTURE_THREAD_LOCAL: Final = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other t
 
 class OutOfDeviceMemory(EngineError):  # noqa: N818 - it says what it is
     """The GPU, or memory that it can read directly, has no room for a buffer."""
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
 
 
 class DeviceMemory:
@@ -93,14 +90,17 @@ class Device:
     def active(self) -> Iterator[None]:
         """Make the device current in this thread. May be nested; always leaves the thread as it was."""
         depth = getattr(self._local, "depth", 0)
+        # Before the push, and not taken back when an interrupt comes between it and the block: release() then pops.
+        self._local.depth = depth + 1
         try:
-            self._local.depth = depth + 1  # before the push: whatever breaks in between is put right at exit
             self._context.push()
-            try:
-                yield
-            finally:
-                self._driver.Context.pop()
+        except self.error:
+            self._local.depth = depth
+            raise
+        try:
+            yield
         finally:
+            self._driver.Context.pop()
             self._local.depth = depth
 
     def stream(self) -> Any:
@@ -211,9 +211,7 @@ def open_device(ordinal: int = 0) -> Device:
     with _lock:
         if ordinal not in _devices:
             driver = _import_driver()
-            # Kernels are loaded when they are first used, which is the default of newer drivers: an engine uses few
-            # of those that its libraries bring.
-            os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+            load_kernels_lazily()
             try:
                 driver.init()
                 device = Device(driver, ordinal)
@@ -246,4 +244,6 @@ def _libcuda() -> Any:
 
 def _check(result: int, call: str) -> None:
     if result != 0:
-        raise ModelError(f"{call} failed with CUDA error {result}. Switch graphs off: batching = {{graphs: false}}")
+        raise ModelError(
+            f"{call} failed with CUDA error {result}. Measure again whether graphs pay: workbench engines warm-up"
+        )

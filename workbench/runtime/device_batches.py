@@ -25,6 +25,7 @@ __all__ = [
     "PackedBatch",
     "PaddedBatch",
     "Region",
+    "check_ids",
     "check_texts",
     "lay_out",
     "pack_rows",
@@ -34,6 +35,18 @@ UNREAD: Final = "longest"
 """The input of a packed engine of which only the length counts: it is not copied."""
 
 _ALIGN: Final = 256  # what TensorRT asks of every address
+
+
+_counted: NDArray[np.int32] = np.arange(1 << 15, dtype=np.int32)
+
+
+def _count_to(number: int) -> NDArray[np.int32]:
+    """0, 1, 2 and so on, up to before ``number``; to be read only. Made once, and again only for a larger batch."""
+    global _counted
+    counted = _counted
+    if number > len(counted):
+        counted = _counted = np.arange(1 << number.bit_length(), dtype=np.int32)
+    return counted[:number]
 
 
 class Batch(ABC):
@@ -99,11 +112,12 @@ def check_texts(texts: PackedTexts, *, longest: int, vocabulary: int) -> None:
         )
     if int(lengths.min()) < 1:
         raise ModelError(f"Text {int(lengths.argmin())} has no tokens. Leave empty texts out.")
-    _check_ids(texts.input_ids, vocabulary)
+    check_ids(texts.input_ids, vocabulary)
 
 
-def _check_ids(input_ids: NDArray[np.int32], vocabulary: int) -> None:
-    if int(input_ids.min()) < 0 or int(input_ids.max()) >= vocabulary:
+def check_ids(input_ids: NDArray[np.int32], vocabulary: int) -> None:
+    """That all are token ids. Raises ModelError."""
+    if input_ids.size and (int(input_ids.min()) < 0 or int(input_ids.max()) >= vocabulary):
         wrong = input_ids[(input_ids < 0) | (input_ids >= vocabulary)][0]
         raise ModelError(
             f"{wrong} is no token id: the model has {vocabulary}. Encode the texts with the session's own encoder."
@@ -132,18 +146,20 @@ class PackedBatch(Batch):
         self._pad_id = pad_id
         if isinstance(members, slice):
             ends = texts.cu_seqlens[members.start : members.stop + 1]
-            self._from: slice | NDArray[np.int64] = slice(int(ends[0]), int(ends[-1]))
+            self._from: slice | NDArray[np.intp] = slice(int(ends[0]), int(ends[-1]))
             self._ends = ends - ends[0]
         else:
-            starts = texts.cu_seqlens[members].astype(np.int64)
+            starts = texts.cu_seqlens[members]
             lengths = texts.cu_seqlens[members + 1] - starts
-            self._ends = np.concatenate([[0], np.cumsum(lengths)])
-            self._from = np.repeat(starts - self._ends[:-1], lengths)
-            self._from += np.arange(len(self._from))
+            self._ends = np.zeros(len(lengths) + 1, np.int32)
+            np.cumsum(lengths, dtype=np.int32, out=self._ends[1:])
+            # Of the type that numpy looks places up with: any other is converted each time.
+            self._from = np.repeat((starts - self._ends[:-1]).astype(np.intp), lengths)
+            self._from += _count_to(len(self._from))
         self.profile = profile
         self.texts, self.tokens = len(self._ends) - 1, int(self._ends[-1])
         if room is not None:
-            self._ends = np.append(self._ends, room)
+            self._ends = np.append(self._ends, np.int32(room))
         self._lengths = np.diff(self._ends)
         self.rows, total = len(self._lengths), int(self._ends[-1])
         longest = longest or int(self._lengths.max())
@@ -169,9 +185,9 @@ class PackedBatch(Batch):
             views["cu_seqlens"][:] = self._ends
         if "position_ids" in views:
             starts = np.repeat(self._ends[:-1], self._lengths)
-            np.subtract(np.arange(len(ids)), starts, out=views["position_ids"], casting="unsafe")
+            np.subtract(_count_to(len(ids)), starts, out=views["position_ids"])
         if "segment_ids" in views:
-            views["segment_ids"][:] = np.repeat(np.arange(self.rows), self._lengths)
+            views["segment_ids"][:] = np.repeat(_count_to(self.rows), self._lengths)
 
     def place(self, values: NDArray[np.float32], result: NDArray[np.float32], *, tags: bool) -> None:
         """Put what came back into the caller's array."""

@@ -64,10 +64,11 @@ def choose_batching(
     ``longest``: tokens of the longest text, which always fits. Raises EngineError for values that are none.
     """
     if layout == "packed":
-        most_tokens = max(profile.max[1] for profile in profiles)
+        # Both of one profile: the most texts of one and the most tokens of another may be more than any takes.
+        most_tokens, most_texts = max((profile.max[1], profile.max[0]) for profile in profiles)
     else:
         most_tokens = max(profile.max[0] * profile.max[1] for profile in profiles)
-    most_texts = max(profile.max[0] for profile in profiles)
+        most_texts = max(profile.max[0] for profile in profiles)
     values = dict(given or {})
     try:
         budget = int(values.get("token_budget", most_tokens))
@@ -75,7 +76,8 @@ def choose_batching(
         slots = int(values.get("slots", _SLOTS))
     except (TypeError, ValueError):
         raise EngineError(
-            f"The engine's batching is {values!r}, which is not whole numbers. Build the engine again."
+            f"The engine's batching is {values!r}, which is not whole numbers. Measure it again: workbench engines "
+            "warm-up"
         ) from None
     return Batching(
         token_budget=min(max(budget, longest), most_tokens),

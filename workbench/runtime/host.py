@@ -6,13 +6,22 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 from typing import Any, Final, Literal
 
-__all__ = ["RUNTIMES", "Host", "RuntimeName", "import_runtime", "runtime_version", "this_host"]
+__all__ = [
+    "RUNTIMES",
+    "Host",
+    "RuntimeName",
+    "import_runtime",
+    "load_kernels_lazily",
+    "runtime_version",
+    "this_host",
+]
 
 RuntimeName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 """The libraries that run engines."""
@@ -63,6 +72,12 @@ def import_runtime(name: str) -> ModuleType | None:
         return None
 
 
+def load_kernels_lazily() -> None:
+    """Have CUDA load a kernel when it is first used, which is the default of newer drivers: an engine uses few of
+    those that its libraries bring. To be said before CUDA is first called in this process."""
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+
+
 @cache
 def _gpu() -> dict[str, Any]:
     """Name, compute capability and driver of the first GPU that CUDA shows to this process."""
@@ -70,6 +85,7 @@ def _gpu() -> dict[str, Any]:
         cuda: Any = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return {}
+    load_kernels_lazily()
     device, version = ctypes.c_int(), ctypes.c_int()
     major, minor = ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(256)

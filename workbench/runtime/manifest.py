@@ -16,15 +16,16 @@ import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from workbench.errors import EngineError, ModelError
 from workbench.files import write_text
 from workbench.runtime.host import Host, this_host
-from workbench.runtime.session import reading_digest
+from workbench.runtime.session import file_sha256, reading_digest
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import load_spec
 
@@ -198,7 +199,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read ``folder``/manifest.json.
 
     Raises EngineError when it is missing, damaged, from another version of the workbench, or was changed by hand: the
-    seal tells a mistake, not a forger, who could write a new one.
+    seal tells a mistake, not a forger, who could write a new one. Raises it too for an engine that came along when a
+    model folder was copied or renamed.
     """
     path = folder / MANIFEST
     try:
@@ -224,6 +226,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise EngineError(
             f"{path} is of the engine {manifest.engine_id}, which is not what lies in {folder}: the folder was "
             f"renamed or put together by hand. {_again(folder)}"
+        )
+    plans = folder.resolve().parent
+    if plans.name == "plans" and plans.parent.name != manifest.model:
+        again = rebuild_command(replace(manifest, model=plans.parent.name))
+        raise EngineError(
+            f"{path} is of the model {manifest.model}, and lies in {plans.parent}, a folder that was copied or "
+            f"renamed. Delete {folder} and build it again: {again}"
         )
     return manifest
 
@@ -257,7 +266,7 @@ def staleness(
     if manifest.calibration is not None and calibration_sha256 not in (None, manifest.calibration["data_sha256"]):
         reasons.append("the calibration data changed")
     try:
-        _checked_bytes(engines / manifest.model / "plans" / manifest.engine_id, manifest)
+        _check_file(engines / manifest.model / "plans" / manifest.engine_id, manifest)
     except EngineError as error:
         reasons.append(str(error).partition(". ")[0])
     return tuple(reasons)
@@ -285,14 +294,15 @@ def read_plan(folder: Path, manifest: Manifest, *, here: Host | None = None) -> 
     """The plan's bytes, checked: what is handed to a runtime is what was hashed.
 
     Raises EngineError when the plan is missing, truncated, changed, or was built with another version of its runtime
-    or for another GPU; the message ends with the command that builds it again.
+    or for another GPU, be it one of the same compute capability; the message ends with the command that builds it
+    again.
     """
     data = _checked_bytes(folder, manifest)
     here = here or this_host()
     again = f"Build it again here: {rebuild_command(manifest)}"
     if problem := _version_problem(manifest, here):
         raise EngineError(f"The engine {manifest.engine_id} was {problem}. {again}")
-    if manifest.compute_capability not in (None, here.compute_capability):
+    if manifest.compute_capability not in (None, here.compute_capability) or manifest.gpu not in (None, here.gpu):
         built_for = f"a GPU of compute capability {manifest.compute_capability}"
         built_for += f" ({manifest.gpu})" if manifest.gpu else ""
         again = (
@@ -309,32 +319,43 @@ def verify_plan(folder: Path, manifest: Manifest, *, here: Host | None = None) -
     read_plan(folder, manifest, here=here)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _checked_bytes(folder: Path, manifest: Manifest) -> bytes:
+    with _plan(folder, manifest) as path:
+        data = path.read_bytes()
+    _compare(path, manifest, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _check_file(folder: Path, manifest: Manifest) -> None:
+    with _plan(folder, manifest) as path:
+        size, sha256 = path.stat().st_size, file_sha256(path)
+    _compare(path, manifest, size=size, sha256=sha256)
+
+
+@contextmanager
+def _plan(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """Where the plan lies, for reading: in its own folder, not where a link leads."""
     again = f"Build it again: {rebuild_command(manifest)}"
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise EngineError(f"{folder} is a link, or lies behind one, and could lead anywhere. {again}")
     name = manifest.plan
     path = folder / name
     if Path(name).name != name or path.is_symlink() or path.resolve().parent != folder.resolve():
         raise EngineError(f"The manifest of {folder} names a plan outside its folder ({name}). {again}")
     try:
-        data = path.read_bytes()
+        yield path
     except FileNotFoundError:
         raise EngineError(f"The plan {path} is missing. {again}") from None
     except OSError as error:
         raise EngineError(f"The plan {path} cannot be read: {error.strerror}. {again}") from None
-    if len(data) < manifest.plan_bytes:
-        raise EngineError(f"The plan {path} is truncated: {len(data)} of {manifest.plan_bytes} bytes. {again}")
-    if hashlib.sha256(data).hexdigest() != manifest.plan_sha256:
+
+
+def _compare(path: Path, manifest: Manifest, *, size: int, sha256: str) -> None:
+    again = f"Build it again: {rebuild_command(manifest)}"
+    if size < manifest.plan_bytes:
+        raise EngineError(f"The plan {path} is truncated: {size} of {manifest.plan_bytes} bytes. {again}")
+    if sha256 != manifest.plan_sha256:
         raise EngineError(f"The plan {path} is damaged or was changed: its SHA-256 is not the manifest's. {again}")
-    return data
 
 
 def model_changes(manifest: Manifest, engines: Path) -> list[str]:

@@ -101,7 +101,7 @@ class MicroBatcher:
     A batch is started as soon as one of these holds, whichever comes first:
 
     - ``max_batch`` requests wait;
-    - the oldest one has waited ``max_wait_ms``, or half the time until its deadline;
+    - one has waited ``max_wait_ms``, or half the time until its deadline;
     - no batch is under way: then waiting would leave the device idle, and a lone request goes through at once. With
       ``wait_when_idle`` this rule is off: fewer, larger batches, and up to ``max_wait_ms`` more for a lone request.
 
@@ -140,6 +140,7 @@ class MicroBatcher:
         self._ready = threading.Condition(self._lock)  # what is gathered need not wait longer
         self._room = threading.Condition(self._lock)
         self._gathering = False
+        self._start_by = float("inf")  # until when the one that gathers waits
         self._running = 0
         self._closed = False
         self._broken: str | None = None
@@ -263,7 +264,7 @@ class MicroBatcher:
                 raise ModelError(self._broken or "The MicroBatcher is closed. Make a new one.")
             self._queue.append(request)
             if self._gathering:
-                if len(self._queue) >= self._max_batch:
+                if len(self._queue) >= self._max_batch or request.start_by < self._start_by:
                     self._ready.notify()
             else:
                 self._work.notify()
@@ -313,8 +314,11 @@ class MicroBatcher:
                     len(self._queue) < self._max_batch
                     and (self._running or self._wait_when_idle)
                     and not self._closed
-                    and (left := self._queue[0].start_by - monotonic()) > 0
                 ):
+                    # The oldest is not always the first that must be read: a later one may have less time.
+                    self._start_by = min(request.start_by for request in self._queue)
+                    if (left := self._start_by - monotonic()) <= 0:
+                        break
                     self._ready.wait(left)
             finally:
                 self._gathering = False

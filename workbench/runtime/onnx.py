@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -15,10 +15,10 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.errors import EngineError, ModelError
+from workbench.errors import EngineError, ModelError, WorkbenchError
 from workbench.runtime.batching import PackedTexts, bucket_length, pad_batch, plan_batches
 from workbench.runtime.manifest import Manifest, model_changes, read_manifest, read_plan, rebuild_command
-from workbench.runtime.session import Backend, Precision, engine_id
+from workbench.runtime.session import Backend, Precision, check_outputs, engine_id, is_finite, of_other_arithmetic
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec, OutputSpec, load_spec
 
@@ -30,12 +30,27 @@ TOKEN_BUDGET: Final = 256
 """Tokens of one batch, padding included: what stays in a core's cache on its way through the layers. Measured on two
 cores with the bundled model: 256 tokens 328 texts a second, 512 to 1024 tokens 280, 2048 tokens 265."""
 
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+
 
 def usable_cores() -> int:
-    """The cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores this process may run on: a container may have the time of fewer than it sees."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = _cpu_share(_CGROUPS)
+    return seen if share is None else max(1, min(seen, math.ceil(share)))
+
+
+def _cpu_share(root: Path) -> float | None:
+    """The cores' worth of time that the control group under ``root`` allows; None without a limit."""
+    try:
+        if (root / "cpu.max").is_file():  # version 2: "<quota or max> <period>"
+            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            own = root / "cpu"
+            quota, period = ((own / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        return float(quota) / float(period) if quota.strip() != "max" and float(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # none is mounted, or of a form not known
+        return None
 
 
 class OnnxSession:
@@ -49,7 +64,7 @@ class OnnxSession:
 
     Raises ModelError when onnxruntime is not installed, a file is missing or damaged, or model.onnx, tokenizer.json
     and model.toml do not fit together; EngineError when the engine is damaged, of another version of onnxruntime, or
-    the model changed since it was built.
+    does not fit the folder, or when the model changed since it was built.
     """
 
     def __init__(
@@ -63,9 +78,14 @@ class OnnxSession:
         spec = load_spec(folder)
         manifest = read_manifest(engine) if engine is not None else None
         network: str | bytes = str(spec.onnx)
+        # What is named where it fails, and what is done about that.
+        self._network, self._again = spec.onnx, "Get the folder back or export the model again with the workbench."
+        self._unfit: type[WorkbenchError] = ModelError
         if engine is not None and manifest is not None:
             network = _engine_bytes(engine, manifest, spec)
-            spec = _spec_of_engine(spec, manifest)
+            self._network, self._unfit = engine / manifest.plan, EngineError
+            self._again = f"Build it again: {rebuild_command(manifest)}"
+            spec = spec if manifest.precision == "fp32" else of_other_arithmetic(spec)
         try:
             import onnxruntime  # type: ignore[import-untyped, unused-ignore]
         except ImportError as error:
@@ -78,9 +98,7 @@ class OnnxSession:
         try:
             session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's exceptions share no base of their own
-            raise ModelError(
-                f"{spec.onnx} cannot be loaded: {_first_line(error)}. Get the folder back or export the model again."
-            ) from None
+            raise self._unfit(f"{self._network} cannot be loaded: {_first_line(error)}. {self._again}") from None
         self._session: Any = session
         self._spec = spec
         self._slots = threads or usable_cores()
@@ -134,14 +152,20 @@ class OnnxSession:
     ) -> dict[str, NDArray[np.float32]]:
         """Logits of ``outputs``; see workbench.runtime.session.Session."""
         session = self._loaded()
+        check_outputs(self._spec, outputs)
         try:
             values = session.run(list(outputs), {"input_ids": input_ids, "attention_bias": attention_bias})
         except Exception as error:  # the library's exceptions share no base of their own
             raise ModelError(
-                f"{self._spec.onnx} could not run a batch of {' x '.join(map(str, input_ids.shape))} tokens: "
+                f"{self._network} could not run a batch of {' x '.join(map(str, input_ids.shape))} tokens: "
                 f"{_first_line(error)}. Compare max_tokens in model.toml ({self._spec.max_tokens}) and "
-                "tokenizer.json with the model, or export it again."
+                f"tokenizer.json with the model. {self._again}"
             ) from None
+        for name, given in zip(outputs, values, strict=True):
+            if not is_finite(given):
+                raise ModelError(
+                    f"{self._network} gave values for {name} that are infinite or not numbers. {self._again}"
+                )
         return dict(zip(outputs, values, strict=True))
 
     def run_packed(
@@ -153,6 +177,7 @@ class OnnxSession:
         thread; what it raises ends the run.
         """
         self._loaded()
+        check_outputs(self._spec, outputs)
         lengths = texts.lengths
         specs = {name: self._spec.outputs[name] for name in outputs}
         found = {
@@ -185,8 +210,10 @@ class OnnxSession:
             for batch in batches:
                 _tell(done, run(batch))
             return found
-        waiting = [self._threads().submit(run, batch) for batch in batches]
+        waiting: list[Future[int]] = []
         try:
+            for batch in batches:
+                waiting.append(self._submit(run, batch))  # noqa: PERF401 - what an interrupt finds here is cancelled
             for future in waiting:
                 _tell(done, future.result())
         except CancelledError:
@@ -219,12 +246,12 @@ class OnnxSession:
         network = self._spec.card.get("network")
         return isinstance(network, Mapping) and network.get("batch_invariant") is True
 
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
+    def _submit(self, run: Callable[[NDArray[np.intp]], int], batch: NDArray[np.intp]) -> Future[int]:
+        with self._lock:  # close() shuts no pool down that this may still submit to
             self._loaded()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._slots, thread_name_prefix="onnxruntime")
-            return self._pool
+            return self._pool.submit(run, batch)
 
     def _loaded(self) -> Any:
         if self._session is None:
@@ -237,14 +264,12 @@ class OnnxSession:
         inputs = {item.name: item.type for item in session.get_inputs()}
         wanted = {"input_ids": "tensor(int32)", "attention_bias": "tensor(float)"}
         if inputs != wanted:
-            raise ModelError(
-                f"{spec.onnx} takes {_listed(inputs)}, not {_listed(wanted)}. Export the model with the workbench."
-            )
+            raise self._unfit(f"{self._network} takes {_listed(inputs)}, not {_listed(wanted)}. {self._again}")
         outputs = {item.name for item in session.get_outputs()}
         if missing := sorted(set(spec.outputs) - outputs):
-            raise ModelError(
-                f"{spec.onnx} has no output {', '.join(missing)}, which model.toml names; it has "
-                f"{', '.join(sorted(outputs))}. Mend model.toml or export the model again."
+            raise self._unfit(
+                f"{self._network} has no output {', '.join(missing)}, which model.toml names; it has "
+                f"{', '.join(sorted(outputs))}. Mend model.toml. {self._again}"
             )
         if not 0 <= spec.pad_id < vocabulary_size:
             raise ModelError(
@@ -258,28 +283,27 @@ class OnnxSession:
                 list(spec.outputs), {"input_ids": ids, "attention_bias": np.zeros((1, 1, 1, 3), np.float32)}
             )
         except Exception as error:  # the library's exceptions share no base of their own
-            raise ModelError(
-                f"{spec.onnx} does not go with {spec.tokenizer.name}, which has {vocabulary_size} tokens: "
-                f"{_first_line(error)}. Put both from the same export into the folder."
+            raise self._unfit(
+                f"{self._network} does not go with {spec.tokenizer.name}, which has {vocabulary_size} tokens: "
+                f"{_first_line(error)}. {self._again}"
             ) from None
         for output, value in zip(spec.outputs.values(), values, strict=True):
-            _check_shape(output, value, spec.onnx)
+            self._check_shape(output, value)
+
+    def _check_shape(self, output: OutputSpec, value: NDArray[np.float32]) -> None:
+        count = len(output.labels)
+        shape = (1, 3, count) if output.kind == "tags" else (1, count)
+        if value.shape != shape or value.dtype != np.float32:
+            raise self._unfit(
+                f"Output {output.name} of {self._network} is {value.dtype} {list(value.shape)} for a batch of one "
+                f"text of three tokens; its {count} labels in model.toml need float32 {list(shape)}. "
+                f"Mend model.toml. {self._again}"
+            )
 
 
 def _tell(done: Callable[[int], None] | None, count: int) -> None:
     if done is not None:
         done(count)
-
-
-def _check_shape(output: OutputSpec, value: NDArray[np.float32], onnx: Path) -> None:
-    count = len(output.labels)
-    shape = (1, 3, count) if output.kind == "tags" else (1, count)
-    if value.shape != shape or value.dtype != np.float32:
-        raise ModelError(
-            f"Output {output.name} of {onnx} is {value.dtype} {list(value.shape)} for a batch of one text of three "
-            f"tokens; its {count} labels in model.toml need float32 {list(shape)}. Mend model.toml or export the "
-            "model again."
-        )
 
 
 def _engine_bytes(engine: Path, manifest: Manifest, spec: ModelSpec) -> bytes:
@@ -294,15 +318,6 @@ def _engine_bytes(engine: Path, manifest: Manifest, spec: ModelSpec) -> bytes:
     if changes := model_changes(manifest, spec.folder.parent):
         raise EngineError(f"The engine {manifest.engine_id} is stale: {'; '.join(changes)}. {again}")
     return data
-
-
-def _spec_of_engine(spec: ModelSpec, manifest: Manifest) -> ModelSpec:
-    """``spec`` without what its card says of the FP32 network's last bits."""
-    network = spec.card.get("network")
-    if manifest.precision == "fp32" or not isinstance(network, Mapping):
-        return spec
-    kept = {key: value for key, value in network.items() if key != "batch_invariant"}
-    return replace(spec, card={**spec.card, "network": kept})
 
 
 def _listed(inputs: dict[str, str]) -> str:

@@ -55,6 +55,7 @@ _CHUNK_TEXTS = 4096
 _CHUNK_CHARACTERS = 1_000_000
 _RUNS: Final = 2
 """Lists that are with the session at once: one is on the device while the other is sent there or decoded."""
+_MOST_ENCODERS: Final = 16  # processes that tokenize: so many feed the fastest GPU, and each takes memory
 _TICK_S: Final = 0.1
 _ONLY_EMOJI: Final = len(REASONS) - 1
 # By code; -1, none, is the last one.
@@ -171,7 +172,7 @@ def make_encoders(session: Session) -> Encoders:
     """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare."""
     cores = usable_cores()
     # A CPU that runs the network has no core to spare and no need: its network takes fifty times as long.
-    spare = cores - 2 if session.backend != "onnxruntime" and cores >= 4 else 0
+    spare = min(cores - 2, _MOST_ENCODERS) if session.backend != "onnxruntime" and cores >= 4 else 0
     return Encoders(session.encoder, workers=spare)
 
 
@@ -385,7 +386,7 @@ def reading_bar(total: int, progress: bool) -> Iterator[Callable[[int], None] | 
     if not progress:
         yield None
         return
-    from tqdm.auto import tqdm
+    from workbench.progress import tqdm
 
     with tqdm(total=total, unit="text", desc="Reading") as bar:
 

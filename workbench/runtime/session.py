@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.errors import ModelError
 from workbench.runtime.batching import PackedTexts
 from workbench.tasks.decode import READING
 from workbench.tasks.encode import TextEncoder
 from workbench.tasks.spec import ModelSpec
 
-__all__ = ["Backend", "Precision", "Session", "engine_id", "reading_digest"]
+__all__ = [
+    "Backend",
+    "Precision",
+    "Session",
+    "check_outputs",
+    "engine_id",
+    "file_sha256",
+    "is_finite",
+    "of_other_arithmetic",
+    "reading_digest",
+]
 
 Backend = Literal["onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "mixed"]
@@ -80,6 +93,30 @@ class Session(Protocol):
     ) -> None: ...
 
 
+def check_outputs(spec: ModelSpec, outputs: Sequence[str]) -> None:
+    """That the model gives all ``outputs``. Raises ModelError."""
+    if unknown := [name for name in outputs if name not in spec.outputs]:
+        raise ModelError(
+            f"The model {spec.title} gives {', '.join(spec.outputs)}, not {unknown[0]}. Ask for one of these."
+        )
+
+
+def is_finite(values: NDArray[np.float32]) -> bool:
+    """Whether all are numbers and none is infinite: what is not would be read as the first label."""
+    with np.errstate(invalid="ignore"):
+        return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+
+
+def of_other_arithmetic(spec: ModelSpec) -> ModelSpec:
+    """``spec`` for an engine: without what its card says of the last bits of the FP32 network in onnxruntime."""
+    network = spec.card.get("network")
+    if not isinstance(network, Mapping):
+        return spec
+    kept = {key: value for key, value in network.items() if key != "batch_invariant"}
+    card: dict[str, Any] = {**spec.card, "network": kept}
+    return replace(spec, card=card)
+
+
 def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, version: str) -> str:
     """16 hex digits from everything that decides a score: files, how outputs and long texts are read, precision,
     backend.
@@ -87,7 +124,7 @@ def engine_id(spec: ModelSpec, *, precision: Precision, backend: Backend, versio
     Of the backend's ``version`` the first two numbers count: a patch release does not make all scores stale.
     """
     parts = {
-        "model.onnx": _sha256(spec.onnx),
+        "model.onnx": file_sha256(spec.onnx),
         **_reading(spec),
         "precision": precision,
         "backend": f"{backend} {'.'.join(version.split('.')[:2])}",
@@ -103,7 +140,7 @@ def reading_digest(spec: ModelSpec) -> str:
 
 def _reading(spec: ModelSpec) -> dict[str, object]:
     return {
-        "tokenizer.json": _sha256(spec.tokenizer),
+        "tokenizer.json": file_sha256(spec.tokenizer),
         "outputs": [spec.outputs[name].as_dict() for name in sorted(spec.outputs)],
         "max_tokens": spec.max_tokens,
         "pad_id": spec.pad_id,
@@ -111,7 +148,14 @@ def _reading(spec: ModelSpec) -> dict[str, object]:
     }
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex. It is read again only when it was written since."""
+    state = path.stat()
+    return _sha256(path.resolve(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, state: tuple[int, ...]) -> str:  # a file in another state is another entry
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from workbench.errors import ModelError
 from workbench.runtime.cuda import Device, DeviceMemory, Graph, PinnedMemory
 from workbench.runtime.device_batches import UNREAD, Batch, Region, lay_out
+from workbench.runtime.session import is_finite
 from workbench.tasks.spec import OutputKind
 
 __all__ = ["BusyClock", "Slot", "SlotPool", "SlotSizes"]
@@ -35,7 +35,11 @@ Item = TypeVar("Item")
 
 
 class ContextMaker(Protocol):
-    """A loaded plan, as a slot sees it. ``inputs`` and ``outputs`` by name: type; kind, number of labels, type."""
+    """A loaded plan, as a slot sees it. ``inputs`` and ``outputs`` by name: type; kind, number of labels, type.
+    ``again``: how it is built again."""
+
+    @property
+    def again(self) -> str: ...
 
     @property
     def inputs(self) -> Mapping[str, Any]: ...
@@ -182,11 +186,25 @@ class _Flight:
 
 
 @dataclass
+class _Context:
+    """An execution context, and the shapes and addresses that it was given last: it keeps them."""
+
+    own: Any
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    addresses: dict[str, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Give it everything again next time."""
+        self.shapes.clear()
+        self.addresses.clear()
+
+
+@dataclass
 class _Recorded:
     """A graph and what it was recorded from: its own context, whose state must not change any more."""
 
     graph: Graph
-    context: Any
+    context: _Context
 
 
 class Slot:
@@ -199,7 +217,14 @@ class Slot:
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
         self._keeps_graphs = True
         self._turn = 0
-        self._contexts: list[Any] = []
+        self._contexts: list[_Context] = []
+        # What is not copied comes last.
+        self._inputs = {
+            name: np.dtype(plan.inputs[name]) for name in sorted(plan.inputs, key=lambda name: name == UNREAD)
+        }
+        self._outputs = {
+            name: (kind == "tags", labels, np.dtype(dtype)) for name, (kind, labels, dtype) in plan.outputs.items()
+        }
         try:
             self._host_in = self._pinned(sizes.inputs)
             self._host_out = self._pinned(sizes.outputs)
@@ -210,7 +235,8 @@ class Slot:
             # Two sets, in turn: the clock may still need the last batch's.
             self._events = [tuple(device.event() for _ in range(3)) for _ in range(2)]
             self._contexts = [
-                plan.new_context(index, self._activations, self.stream) for index in range(len(plan.profiles))
+                _Context(plan.new_context(index, self._activations, self.stream))
+                for index in range(len(plan.profiles))
             ]
         except BaseException:
             self.free()
@@ -218,10 +244,12 @@ class Slot:
 
     def start(self, batch: Batch, wanted: Sequence[str]) -> None:
         """Fill the buffers and queue everything. Raises ModelError when the engine does not take the batch."""
+        if self._flight is not None:  # an interrupt cut short the wait for it
+            self.settle()
         inputs, outputs, taken = self._regions(batch)
         host = self._host_in.array
         batch.fill({name: region.view(host) for name, region in inputs.items() if name != UNREAD})
-        begun, computed, done = events = self._events[self._turn]
+        begun, computed, done = self._events[self._turn]
         self._turn = 1 - self._turn
         self._flight = _Flight(batch, {name: outputs[name] for name in wanted}, (begun, computed, done))
         recorded = self._recorded(batch, inputs, outputs, taken, wanted) if batch.key is not None else None
@@ -237,12 +265,12 @@ class Slot:
             self._compute(context, batch)
             computed.record(self.stream)
             self._copy_out(outputs, wanted)
-        events[2].record(self.stream)
+        done.record(self.stream)
 
     def finish(self, result: Mapping[str, NDArray[np.float32]], clock: BusyClock) -> Batch:
         """Wait for the batch that was started, put its values into ``result``, and give the batch.
 
-        Raises ModelError when a value is not a number.
+        Raises ModelError when a value is infinite or not a number.
         """
         flight = self._flight
         if flight is None:
@@ -250,24 +278,24 @@ class Slot:
         begun, computed, done = flight.events
         done.synchronize()
         clock.add(begun, computed)
-        found = {name: region.view(self._host_out.array) for name, region in flight.outputs.items()}
-        with np.errstate(all="ignore"):
-            sums = [float(np.add.reduce(values, axis=None, dtype=np.float32)) for values in found.values()]
-        for (name, values), total in zip(found.items(), sums, strict=True):
-            if not math.isfinite(total) and np.isnan(values).any():
+        for name, region in flight.outputs.items():
+            values = region.view(self._host_out.array)
+            if not is_finite(values):
                 raise ModelError(
-                    f"The engine gave values for {name} that are not numbers. Its precision may overflow with this "
-                    "model: build it in fp32, or compare the engines: workbench engines compare"
+                    f"The engine gave values for {name} that are infinite or not numbers. Its precision may overflow "
+                    "with this model: build it in fp32, or compare the engines: workbench engines compare"
                 )
-            flight.batch.place(values, result[name], tags=self._plan.outputs[name][0] == "tags")
+            flight.batch.place(values, result[name], tags=self._outputs[name][0])
         self._flight = None
         return flight.batch
 
     def settle(self) -> None:
         """Wait for whatever is queued and forget it; never raises."""
-        self._flight = None
+        for context in self._contexts:
+            context.forget()  # what it has after an error is not known
         with contextlib.suppress(self._device.error):
             self.stream.synchronize()
+        self._flight = None
 
     def free(self) -> None:
         """Give everything back; a second call does nothing."""
@@ -284,12 +312,11 @@ class Slot:
 
     def _regions(self, batch: Batch) -> tuple[dict[str, Region], dict[str, Region], int]:
         """Where inputs and outputs lie, and the bytes to copy in."""
-        names = sorted(self._plan.inputs, key=lambda name: name == UNREAD)  # what is not copied comes last
-        inputs, given = lay_out({name: (batch.shapes[name], self._plan.inputs[name]) for name in names})
+        inputs, given = lay_out({name: (batch.shapes[name], dtype) for name, dtype in self._inputs.items()})
         outputs, made = lay_out(
             {
-                name: ((*(batch.places if kind == "tags" else (batch.rows,)), labels), dtype)
-                for name, (kind, labels, dtype) in self._plan.outputs.items()
+                name: ((*(batch.places if tags else (batch.rows,)), labels), dtype)
+                for name, (tags, labels, dtype) in self._outputs.items()
             }
         )
         taken = max(region.end for name, region in inputs.items() if name != UNREAD)
@@ -300,25 +327,37 @@ class Slot:
             )
         return inputs, outputs, taken
 
-    def _bind(self, context: Any, inputs: Mapping[str, Region], outputs: Mapping[str, Region]) -> None:
+    def _bind(self, context: _Context, inputs: Mapping[str, Region], outputs: Mapping[str, Region]) -> None:
+        """Give the context its shapes and addresses, but for those that it has."""
         for name, region in inputs.items():
-            if not context.set_input_shape(name, region.shape):
+            if context.shapes.get(name) == region.shape:
+                continue
+            context.shapes.pop(name, None)
+            if not context.own.set_input_shape(name, region.shape):
                 raise ModelError(
                     f"The engine does not take {name} of {' x '.join(map(str, region.shape))}: "
-                    f"{self._plan.complaint() or 'it does not say why'}. Build it again with a profile for it."
+                    f"{self._plan.complaint() or 'it does not say why'}. {self._plan.again}"
                 )
+            context.shapes[name] = region.shape
         places = [(name, self._in.address + region.offset) for name, region in inputs.items()]
         places += [(name, self._out.address + region.offset) for name, region in outputs.items()]
         for name, address in places:
-            if not context.set_tensor_address(name, address):
-                raise ModelError(f"The engine takes no address for {name}: {self._plan.complaint()}. Build it again.")
+            if context.addresses.get(name) == address:
+                continue
+            context.addresses.pop(name, None)
+            if not context.own.set_tensor_address(name, address):
+                raise ModelError(
+                    f"The engine takes no address for {name}: {self._plan.complaint() or 'it does not say why'}. "
+                    f"{self._plan.again}"
+                )
+            context.addresses[name] = address
 
-    def _compute(self, context: Any, batch: Batch) -> None:
-        if not context.execute_async_v3(self.stream.handle):
+    def _compute(self, context: _Context, batch: Batch) -> None:
+        if not context.own.execute_async_v3(self.stream.handle):
             raise ModelError(
                 f"The engine could not run a batch of {batch.rows} texts and {' x '.join(map(str, batch.places))} "
-                f"places: {self._plan.complaint() or 'it does not say why'}. Look at the GPU with nvidia-smi, and "
-                "build the engine again."
+                f"places: {self._plan.complaint() or 'it does not say why'}. Look at the GPU with nvidia-smi. "
+                f"{self._plan.again}"
             )
 
     def _copy_out(self, outputs: Mapping[str, Region], wanted: Sequence[str]) -> None:
@@ -349,7 +388,7 @@ class Slot:
             self._copy_out(outputs, wanted)
 
         try:
-            context = self._plan.new_context(batch.profile, self._activations, self.stream)
+            context = _Context(self._plan.new_context(batch.profile, self._activations, self.stream))
             self._bind(context, inputs, outputs)
             work()  # once as it is: what the library sets up on a first run cannot be recorded
             self.stream.synchronize()

@@ -13,7 +13,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from workbench.errors import EngineError, ModelError, WorkbenchError
 from workbench.runtime.batching import PackedTexts
 from workbench.runtime.cuda import OutOfDeviceMemory, open_device
-from workbench.runtime.device_batches import Batch, GivenBatch, check_texts, pack_rows
+from workbench.runtime.device_batches import Batch, GivenBatch, check_ids, check_texts, pack_rows
 from workbench.runtime.device_plan import (
     Batching,
     buffer_bytes,
@@ -37,7 +37,7 @@ from workbench.runtime.device_plan import (
     single_text,
 )
 from workbench.runtime.manifest import Manifest, model_changes, read_manifest, read_plan, rebuild_command
-from workbench.runtime.session import Backend, Precision
+from workbench.runtime.session import Backend, Precision, check_outputs, of_other_arithmetic
 from workbench.runtime.slots import BusyClock, Slot, SlotPool, SlotSizes
 from workbench.runtime.trt_plan import Plan, ProfileTaken
 from workbench.tasks.encode import TextEncoder
@@ -88,10 +88,7 @@ class TensorRtSession:
         data = read_plan(engine, manifest)
         if changes := model_changes(manifest, spec.folder.parent):
             raise EngineError(f"The engine {manifest.engine_id} is stale: {'; '.join(changes)}. {again}")
-        network = spec.card.get("network")
-        if isinstance(network, Mapping):  # what the card says of the FP32 network's last bits does not hold here
-            kept = {key: value for key, value in network.items() if key != "batch_invariant"}
-            spec = replace(spec, card={**spec.card, "network": kept})
+        spec = of_other_arithmetic(spec)
         self._spec, self._manifest = spec, manifest
         self._encoder = TextEncoder(spec)
         self._machine = _Machine(data, manifest, spec, {**(manifest.batching or {}), **(batching or {})})
@@ -178,6 +175,7 @@ class TensorRtSession:
                     spread[own] = values[name]
                     values[name] = spread
             return values
+        check_ids(input_ids, self._encoder.vocabulary_size)  # the engine looks up those of padding too
         result = self._empty(outputs, rows, (rows, length))
         self._machine.run(self._given(input_ids, attention_bias), result)
         return result
@@ -233,7 +231,7 @@ class TensorRtSession:
             end = min(start + rows, total)
             profile = pick_profile(machine.profiles, end - start, length)
             if profile is None:
-                raise ModelError(f"No profile of the engine takes {end - start} x {length} tokens. Build it again.")
+                raise ModelError(f"No profile of the engine takes {end - start} x {length} tokens. {machine.again}")
             yield GivenBatch(ids, bias, start, end, profile=profile)
 
     def _empty(self, outputs: Sequence[str], texts: int, places: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
@@ -248,10 +246,7 @@ class TensorRtSession:
     def _check_request(self, texts: PackedTexts, outputs: Sequence[str]) -> None:
         if not self._finalizer.alive:
             raise ModelError(f"The session of {self._spec.folder} is closed. Open it again with open_engine.")
-        if unknown := [name for name in outputs if name not in self._spec.outputs]:
-            raise ModelError(
-                f"The engine gives {', '.join(self._spec.outputs)}, not {unknown[0]}. Ask for one of these."
-            )
+        check_outputs(self._spec, outputs)
         check_texts(texts, longest=self._machine.longest, vocabulary=self._encoder.vocabulary_size)
 
     def _check(self) -> None:
@@ -272,7 +267,7 @@ class _Machine:
 
     def __init__(self, data: bytes, manifest: Manifest, spec: ModelSpec, given: Mapping[str, Any]) -> None:
         self.device = open_device()
-        self._again = f"Build it again: {rebuild_command(manifest)}"
+        self.again = f"Build it again: {rebuild_command(manifest)}"
         self._lock = threading.Lock()
         self._counts = {"batches": 0, "texts": 0, "tokens": 0}
         self._clock = BusyClock()
@@ -330,9 +325,10 @@ class _Machine:
                 while flying:
                     self._land(flying.pop(0), result, done)
             finally:
-                for slot in self._pool.held(owner):  # after an error or an interrupt
-                    slot.settle()
-                    self._pool.give(slot)
+                with ExitStack() as stack:  # after an error or an interrupt; another interrupt loses no slot
+                    for slot in self._pool.held(owner):
+                        stack.callback(self._pool.give, slot)
+                        stack.callback(slot.settle)
 
     def _land(
         self, slot: Slot, result: Mapping[str, NDArray[np.float32]], done: Callable[[int], None] | None
@@ -400,10 +396,10 @@ class _Machine:
                         len(self._slots),
                         batching.slots,
                         error,
-                        self._again,
+                        self.again,
                     )
                     return replace(batching, slots=len(self._slots)), sizes
-                raise EngineError(f"The engine's profiles cannot be used: {error}. {self._again}") from None
+                raise EngineError(f"The engine's profiles cannot be used: {error}. {self.again}") from None
             except OutOfDeviceMemory as error:
                 problem = error
                 while self._slots:
@@ -420,5 +416,5 @@ class _Machine:
         except self.device.error as error:
             raise kind(
                 f"{self.device.name} failed: {error}. Look at it with nvidia-smi and start this process again; if it "
-                f"fails again, the engine is unsound. {self._again}"
+                f"fails again, the engine is unsound. {self.again}"
             ) from error

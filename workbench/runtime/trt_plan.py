@@ -37,7 +37,7 @@ class Plan:
     """A plan in its library: what it takes and gives, and contexts that run it."""
 
     def __init__(self, data: bytes, manifest: Manifest, spec: ModelSpec) -> None:
-        again = f"Build it again: {rebuild_command(manifest)}"
+        again = self.again = f"Build it again: {rebuild_command(manifest)}"
         trt = import_runtime(manifest.runtime)
         if trt is None:
             raise EngineError(
@@ -77,14 +77,19 @@ class Plan:
             context = engine.create_execution_context_without_device_memory()
         if context is None:
             raise OutOfDeviceMemory(
-                f"TensorRT makes no execution context: {self.complaint() or 'it does not say why'}."
+                f"TensorRT makes no execution context: {self.complaint() or 'it does not say why'}. See with "
+                "nvidia-smi what else uses the GPU."
             )
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(memory.address, memory.size)
         else:
             context.device_memory = memory.address
         if context.active_optimization_profile != profile:
-            if not context.set_optimization_profile_async(profile, stream.handle):
+            try:
+                taken = not context.set_optimization_profile_async(profile, stream.handle)
+            except RuntimeError:  # how the library's binding refuses
+                taken = True
+            if taken:
                 raise ProfileTaken(self.complaint() or f"profile {profile} is taken")
             stream.synchronize()
         return context
@@ -120,6 +125,8 @@ class Plan:
                         f"Output {name} of the engine has {width} labels, and model.toml has "
                         f"{len(output.labels)}. {again}"
                     )
+                if kind is not np.float32:
+                    raise EngineError(f"The engine gives {name} as {kind.__name__}, not as float32. {again}")
                 outputs[name] = (output.kind, len(output.labels), kind)
             else:
                 raise ModelError(f"The engine gives {name}, which model.toml does not name. {again}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import platform
 import statistics
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,19 +18,14 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
-from tqdm import TqdmWarning
 
 from workbench.errors import EngineError
+from workbench.progress import tqdm
 from workbench.runtime.batching import PackedTexts
 from workbench.runtime.host import this_host
 from workbench.runtime.manifest import Manifest, Profile, read_manifest, write_manifest
 from workbench.runtime.session import Session
 from workbench.tasks.spec import load_spec
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["SECONDS", "Opener", "Options", "choose_batching", "options_of", "random_texts", "warm_up"]
 

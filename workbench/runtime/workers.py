@@ -54,7 +54,8 @@ class Encoders:
         self._encoder = encoder
         self._workers = workers if sys.executable else 0
         self._seen = 0
-        self._started = self._closed = self._ready = False
+        self._started = self._closed = False
+        self._alive = 0  # processes that are ready and did not end
         self._lock = threading.Lock()
         self._free: queue.SimpleQueue[_Encodes] = queue.SimpleQueue()
         self._free.put(encoder)
@@ -79,6 +80,10 @@ class Encoders:
             self._started = True
         for _ in range(self._workers):
             self._starters.submit(self._start)
+
+    @property
+    def _ready(self) -> bool:
+        return self._alive > 0
 
     def submit(self, texts: Sequence[str | None], *, offsets: bool) -> Future[EncodedTexts]:
         """``TextEncoder.encode_columns`` of ``texts``. The future raises ModelError when a worker process ended."""
@@ -110,8 +115,12 @@ class Encoders:
         try:
             return one.encode_columns(texts, offsets=offsets)
         finally:
-            # This process has enough to do with what the others give it.
-            if one is not self._encoder or not self._ready:
+            if isinstance(one, _Process) and not one.alive and not self._closed:
+                with self._lock:
+                    self._alive -= 1
+                one = self._encoder  # in its place: what comes next is encoded here, or by the others
+                self._free.put(one)
+            elif one is not self._encoder or not self._ready:  # this one has enough to do with what the others give
                 self._free.put(one)
 
     def _start(self) -> None:
@@ -126,7 +135,8 @@ class Encoders:
             if not self._closed:
                 logger.warning("A process that would have tokenized could not be started: %s", error)
             return
-        self._ready = True
+        with self._lock:
+            self._alive += 1
         self._free.put(process)
 
 
@@ -158,6 +168,10 @@ class _Process:
             raise OSError("no pipes")
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def wait_until_ready(self) -> None:
         """Raises ModelError when the process ends instead."""
         self._receive()
@@ -170,7 +184,10 @@ class _Process:
             raise self._gone() from None
         answer = self._receive()
         if not isinstance(answer, EncodedTexts):
-            raise ModelError(f"A process that tokenizes failed: {answer}")
+            raise ModelError(
+                f"A process that tokenizes failed: {answer}. See that every text is a str or None and that nothing "
+                "writes to the model folder meanwhile, then try again."
+            )
         return answer
 
     def kill(self) -> None:
