@@ -3,8 +3,9 @@ import pytest
 
 from tests.runtime.tiny_model import TOML, make_tiny_model
 from workbench.errors import ModelError, ParameterError
-from workbench.runtime import read
+from workbench.runtime import open_session, read
 from workbench.scoring import SCORE_SCHEMA, open_scorer, score, score_columns
+from workbench.scoring.api import Scorer
 from workbench.tasks.labels import TASKS
 
 TEXTS = ["good price DHP486", None, "", "质量很好", "\ud800 bad", "👽"]
@@ -112,3 +113,13 @@ def test_two_models_over_many_chunks_keep_rows_together(tiny, tmp_path, monkeypa
     assert parts.select(own).equals(score(texts, tasks=["sentiment"], models={"sentiment": other}).select(own))
     own = ["topics", "entities"]
     assert parts.select(own).equals(score(texts, tasks=own, models=mixed).select(own))
+
+
+def test_sessions_of_one_model_share_what_tokenizes(tiny):
+    with open_session(tiny) as one, open_session(tiny) as two:
+        scorer = Scorer({one: ("sentiment",), two: ("topics", "entities")})
+        frame = scorer.score(TEXTS)
+        assert len(scorer._encoders) == 1
+        scorer.close()
+    origin = ["model", "engine_id"]
+    assert frame.drop(origin).equals(score(TEXTS, models=dict.fromkeys(TASKS, tiny)).drop(origin))

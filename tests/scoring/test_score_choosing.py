@@ -14,6 +14,7 @@ from workbench.engine.gate.result import DEFAULT_METRICS
 from workbench.engine.training.cards import toml_document
 from workbench.errors import ModelError
 from workbench.runtime.manifest import read_manifest, write_manifest
+from workbench.scoring import choosing
 from workbench.scoring.api import open_scorer
 from workbench.scoring.choosing import choose_engines
 from workbench.tasks.labels import TASKS
@@ -234,3 +235,27 @@ def test_tensorrt_never_falls_back(engines, judge):
         ModelError, match=r"No TensorRT engine of small may read for sentiment: none is built.*engines"
     ):
         workbench.score(TEXTS, tasks=("sentiment",), models={"sentiment": folder}, backend="tensorrt")
+
+
+def test_an_engine_that_the_runtime_refuses_is_passed_over(engines, judge, monkeypatch, caplog):
+    folder, built = engines
+    judge("int8", result("sentiment", ratio=4))
+
+    def refuse(path, manifest):
+        raise ModelError(f"{path} is refused. Build it again.")
+
+    monkeypatch.setattr(choosing, "open_engine", refuse)
+    frame = workbench.score(TEXTS, tasks=("sentiment",), models={"sentiment": folder})
+    assert set(frame["precision"]) == {"fp32"}
+    assert f"{built['int8'].engine_id} is refused" in caplog.text
+
+
+def test_files_are_looked_at_only_where_an_engine_may_read(engines, judge, monkeypatch):
+    folder, _ = engines
+    looked = []
+    monkeypatch.setattr(choosing, "staleness", lambda item, **_: looked.append(item.precision) or ())
+    assert chosen(folder) == ["model"] * 3
+    assert looked == []
+    judge("int8", result("topics", ratio=4))
+    assert chosen(folder, tasks=("topics",)) == ["int8"]
+    assert looked == ["int8"]

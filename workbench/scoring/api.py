@@ -83,7 +83,7 @@ class Scorer:
     def __init__(self, sessions: Mapping[Session, tuple[str, ...]], choices: Sequence[Choice] = ()) -> None:
         self._sessions = dict(sessions)
         self.choices = tuple(choices)
-        self._encoders: dict[Session, Encoders] = {}
+        self._encoders: dict[tuple[Path, int, str], Encoders] = {}
         self.tasks = tuple(task for task in TASKS if any(task in own for own in self._sessions.values()))
 
     @property
@@ -120,8 +120,7 @@ class Scorer:
         with ExitStack() as stack:
             streams = []
             for place, ((session, tasks), source) in enumerate(zip(self._sessions.items(), sources, strict=True)):
-                encoders = self._encoders.get(session) or make_encoders(session)
-                self._encoders[session] = encoders
+                encoders = self._encoders_of(session)
                 encoders.expect(expected)
                 last = place == len(self._sessions) - 1
                 answers = read_chunks(session, source, tasks, encoders=encoders, advance=advance if last else None)
@@ -133,6 +132,13 @@ class Scorer:
         """End the processes that tokenize; the sessions are closed by who opened them."""
         while self._encoders:
             self._encoders.popitem()[1].close()
+
+    def _encoders_of(self, session: Session) -> Encoders:
+        """Those of its model, which several engines may share: their processes would fight for the same cores."""
+        key = (session.spec.folder, session.spec.max_tokens, session.backend)
+        if key not in self._encoders:
+            self._encoders[key] = make_encoders(session)
+        return self._encoders[key]
 
     def _frame(self, answers: Sequence[Answers]) -> pl.DataFrame:
         columns: dict[str, pl.Series] = {}

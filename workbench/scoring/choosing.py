@@ -102,7 +102,7 @@ def _open(
                     else:
                         session = open_engine(choice.engine, choice.manifest)
                     opened[choice.engine] = trial.enter_context(session)
-            except EngineError as error:
+            except (EngineError, ModelError) as error:
                 if choice.manifest is None:
                     raise
                 logger.warning("%s", error)
@@ -175,9 +175,12 @@ def _qualified(
     for path, manifest in found:
         if runtimes is not None and manifest.runtime not in runtimes:
             continue
-        problem = broken.get(manifest.engine_id) or "; ".join(staleness(manifest, engines=folder.parent))
+        refusals = {task: _refusal(manifest, task, getattr(rules, task), card) for task in tasks}
+        problem = broken.get(manifest.engine_id, "")
+        if not problem and not all(refusals.values()):  # its files are looked at only where that can matter
+            problem = "; ".join(staleness(manifest, engines=folder.parent))
         for task in tasks:
-            own = problem or _refusal(manifest, task, getattr(rules, task), card)
+            own = problem or refusals[task]
             if own:
                 reasons[task].append(f"{manifest.precision} {manifest.engine_id}: {own}")
             else:

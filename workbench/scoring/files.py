@@ -264,7 +264,7 @@ def _bar(source: Path, total: int | None, progress: bool) -> Iterator[Any]:
     if not progress:
         yield None
         return
-    from tqdm.auto import tqdm
+    from workbench.progress import tqdm
 
     with tqdm(total=total, unit="row", desc=f"Scoring {source.name}") as bar:
         yield bar.update

@@ -72,7 +72,7 @@ class WeekScores:
     texts_read: int = 0
     """Texts this run read; the others were in the lake already."""
     seconds: float = 0.0
-    """Reading alone, without loading models and writing."""
+    """Reading and writing together, without loading models."""
     reason: str | None = None
     """Why nothing could be scored; None otherwise."""
     chosen: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class WeekScores:
 
     @property
     def texts_per_second(self) -> float | None:
-        """Throughput of this run; None when it read nothing."""
+        """Texts read and written a second in this run; None when it read nothing."""
         return self.texts_read / self.seconds if self.texts_read and self.seconds else None
 
     def summary(self) -> str:
@@ -332,7 +332,7 @@ def _waiting(
 def _read(
     lake: Lake, plan: Sequence[tuple[Session, tuple[str, ...], Mapping[str, str]]], *, progress: bool
 ) -> tuple[set[str], float]:
-    """Read what the plan says and write it; the ids of the texts read and the seconds that both took."""
+    """Read what the plan says and write it; the ids of the texts read and the seconds that both took together."""
     read: set[str] = set()
     seconds = 0.0
     total = sum(len(waiting) for _, _, waiting in plan)
