@@ -10,6 +10,7 @@ import typer
 
 from workbench.cli_engines import engines_app
 from workbench.cli_options import (
+    CalibrationOption,
     EnginesOption,
     MethodOption,
     ModelName,
@@ -87,6 +88,7 @@ def search(
     runtime: Annotated[str, typer.Option(help="Of the engine that confirms it.")] = "onnxruntime",
     target: TargetOption = None,
     method: MethodOption = DEFAULT_RANGE_METHOD,
+    calibration: CalibrationOption = None,
     validation: ValidationOption = None,
     workspace: PolicyOption = None,
     out: Annotated[
@@ -94,7 +96,8 @@ def search(
         typer.Option(help="Folder for search-<task>.html; default: reports/engines/<model>."),
     ] = None,
 ) -> None:
-    """Find the layer groups that must stay in FP16 so that INT8 holds the budget. Exit code 1 when none do."""
+    """Find the layer groups that must stay in FP16 so that INT8 holds the budget. Exit code 1 when none do, or the
+    engine with them does not."""
     from workbench.engine.compare import model_home
     from workbench.engine.search import search as search_groups
     from workbench.report.engines import write_search
@@ -108,12 +111,13 @@ def search(
         runtime=runtime,
         target=target,
         method=method,
+        calibration=calibration,
         validation=validation,
     )
     folder = out or settings().reports / "engines" / model_home(model).name
     typer.echo(found.summary())
     typer.echo(f"Report: {write_search(found, folder)}")
-    raise typer.Exit(0 if found.chosen is not None else 1)
+    raise typer.Exit(0 if found.holds else 1)
 
 
 def _policy(workspace: Path | None) -> Policies | None:

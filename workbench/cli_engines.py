@@ -7,7 +7,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from workbench.cli_options import EnginesOption, MethodOption, ModelName, ModelOption, TargetOption, words_of
+from workbench.cli_options import (
+    CalibrationOption,
+    EnginesOption,
+    MethodOption,
+    ModelName,
+    ModelOption,
+    TargetOption,
+    words_of,
+)
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 
 __all__ = ["engines_app"]
@@ -35,16 +43,13 @@ def build(
         str, typer.Option(help="Layer groups to keep out of INT8, such as layer0.ffn2,layer5.output.")
     ] = "",
     method: MethodOption = DEFAULT_RANGE_METHOD,
-    calibration: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with calibration texts; default: the project's."),
-    ] = None,
+    calibration: CalibrationOption = None,
     profile: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Shapes min:opt:max, batch x tokens, with commas; default: from the calibration texts."),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="padded, packed (TensorRT 8.6, FP16), or auto: packed where it can be.")
+        str, typer.Option(help="padded, packed (TensorRT 8.6, FP16 or INT8), or auto: packed where it can be.")
     ] = "auto",
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="A plan that newer TensorRT of the same major runs too.")

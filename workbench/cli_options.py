@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 __all__ = [
+    "CalibrationOption",
     "EnginesOption",
     "MethodOption",
     "ModelName",
@@ -31,6 +32,10 @@ TargetOption = Annotated[
 ]
 MethodOption = Annotated[
     str, typer.Option(help="How INT8 ranges are found: entropy, percentile-99.9, percentile-99.99 or minmax.")
+]
+CalibrationOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder with calibration texts; default: the project's."),
 ]
 ValidationOption = Annotated[
     Optional[Path],  # noqa: UP045

@@ -139,6 +139,58 @@ def test_the_newest_of_a_kind_counts(home):
     assert ids(home)["fp32"] == new
 
 
+@pytest.mark.parametrize("damage", ["plan", "other machine"])
+def test_a_newer_engine_that_is_no_good_supersedes_none(home, damage):
+    sound = ids(home)["fp32"]
+    plans = home / "engines" / "small" / "plans"
+    manifest = read_manifest(plans / sound)
+    changes = {"profiles": (Profile((1, 1), (8, 32), (8, 64)),), "built_at": "2027-01-01T00:00:00+00:00"}
+    if damage == "other machine":
+        changes["runtime_version"] = "1.2.3"
+    new = replace(manifest, **changes)
+    new = replace(new, engine_id=engine_id_of(**{name: getattr(new, name) for name in DECIDING}))
+    shutil.copytree(plans / sound, plans / new.engine_id)
+    write_manifest(plans / new.engine_id, new)
+    if damage == "plan":
+        (plans / new.engine_id / new.plan).write_bytes(b"short")
+    states = {state.engine_id: state for state in list_engines(model="small")}
+    assert states[sound].is_fresh
+    assert states[new.engine_id].reasons[-1] == f"superseded by {sound}"
+    assert run("prune")[0] == 0
+    assert ids(home)["fp32"] == sound
+
+
+def test_the_calibration_folder_is_kept_with_the_engine(home, tmp_path):
+    own = tmp_path / "own texts"
+    shutil.copytree(CALIBRATION, own, ignore=shutil.ignore_patterns("validation*", "training"))
+    options = ("--precision", "int8", "--runtime", "onnxruntime", "--calibration", str(own))
+    for task in ("topics", "sentiment", "entities"):
+        file = own / task / "calibration.jsonl"
+        file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[::3]), encoding="utf-8")
+    assert run("build", "--model", "small", *options)[0] == 0
+    [state] = [state for state in list_engines(model="small") if state.manifest.precision == "int8"]
+    assert state.is_fresh
+    assert state.manifest.options == {"calibration": str(own)}
+    assert state.command.endswith(f"--calibration '{own}'")
+    before = state.manifest.calibration
+    change_threshold(home)
+    done = refresh_engines(progress=False)
+    [again] = [new for _, new in done.built if new.precision == "int8"]
+    assert (again.options, again.calibration) == (state.manifest.options, before)
+    # The engine follows its own texts.
+    file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    stale = [state for state in list_engines(model="small") if not state.is_fresh]
+    assert [(state.engine_id, state.reasons) for state in stale] == [
+        (again.engine_id, ("the calibration data changed",))
+    ]
+
+
+def test_the_projects_own_calibration_folder_is_no_option(home):
+    options = ("--precision", "fp16", "--runtime", "onnxruntime", "--calibration", str(CALIBRATION))
+    assert run("build", "--model", "small", *options)[0] == 0
+    assert run("check") == (0, "2 of 2 engines are fresh.\n")
+
+
 def test_other_options_are_another_kind(home):
     options = ("--precision", "fp32", "--runtime", "onnxruntime", "--profile", "1x1:2x8:4x64")
     code, _ = run("build", "--model", "small", *options)
@@ -183,6 +235,58 @@ def test_mixed_takes_what_a_search_found(home):
     [again] = [new for _, new in done.built if new.precision == "mixed"]
     assert (again.recipe, again.calibration) == (manifest.recipe, manifest.calibration)
     assert again.cached
+
+
+def test_a_recipe_is_not_repeated_on_another_network(home):
+    folder = home / "engines" / "small"
+    [made] = build_engines(
+        [folder], ["int8"], keep=["layer0.attention"], runtime="onnxruntime", calibration=CALIBRATION, progress=False
+    )
+    make_small_model(folder, seed=3)
+    done = refresh_engines(progress=False)
+    assert {new.precision for _, new in done.built} == {"fp32", "fp16"}
+    [(failed, why)] = done.failed
+    assert failed == made.engine_id
+    assert "layer0.attention) were chosen for another model.onnx" in why
+    assert why.endswith("Search again: workbench engines search --task sentiment --model small")
+    assert (folder / "plans" / failed).is_dir()
+    recipe = Recipe(
+        task="topics",
+        model="small",
+        model_sha256=made.model_sha256,
+        metric="macro_f1",
+        budget=1.0,
+        method="minmax",
+        keep=made.recipe,
+        delta=-0.2,
+        verdict="pass",
+        made_at="2026-11-22T22:00:00+00:00",
+    )
+    write_recipe(folder, recipe)
+    [(_, why)] = refresh_engines(progress=False).failed
+    assert "workbench engines search --task topics --model small" in why
+
+
+def test_mixed_takes_the_texts_of_the_search(home, tmp_path):
+    folder = home / "engines" / "small"
+    own = tmp_path / "own"
+    shutil.copytree(CALIBRATION, own, ignore=shutil.ignore_patterns("validation*", "training"))
+    recipe = Recipe(
+        task="topics",
+        model="small",
+        model_sha256=file_sha256(folder / "model.onnx"),
+        metric="macro_f1",
+        budget=1.0,
+        method="minmax",
+        keep=("layer0.attention",),
+        delta=-0.2,
+        verdict="pass",
+        made_at="2026-11-22T22:00:00+00:00",
+        calibration=str(own),
+    )
+    write_recipe(folder, recipe)
+    [manifest] = build_engines([folder], ["mixed"], runtime="onnxruntime", progress=False)
+    assert manifest.options == {"calibration": str(own)}
 
 
 def test_no_engines(tmp_path, monkeypatch):

@@ -14,14 +14,14 @@ from workbench.engine import compare as compare_module
 from workbench.engine.build import build
 from workbench.engine.compare import compare_engines
 from workbench.engine.engines import build_engines, list_engines
-from workbench.engine.gate import GateResult, processor
+from workbench.engine.gate import GateResult, processor, read_answers, read_validation
 from workbench.engine.gate.speed import measure_speeds
 from workbench.engine.recipe import read_recipe
 from workbench.engine.search import search
 from workbench.errors import EngineError, ModelError, ParameterError
 from workbench.report.engines import accuracy_frame, comparison_html, markdown_table, slice_frame, speed_frame
 from workbench.report.figure_engines import search_figure
-from workbench.runtime import open_session
+from workbench.runtime import open_engine, open_session
 from workbench.runtime.manifest import read_manifest, write_manifest
 from workbench.runtime.onnx import OnnxSession
 from workbench.settings import settings
@@ -308,6 +308,49 @@ def test_a_search_finds_groups_saves_them_and_the_next_build_repeats_it(small, b
     assert read_recipe(small, "entities") is None
 
 
+def test_a_search_says_on_what_texts_it_was_judged(small, built, monkeypatch):
+    found = search("topics", "small", budget=50, progress=False)
+    assert not found.held_out
+    assert not read_recipe(small, "topics").held_out
+    assert "on the texts by which the groups were chosen" in found.summary()
+    monkeypatch.setattr("workbench.engine.gate.validation._LEAST_HALF", 20)
+    found = search("topics", "small", budget=50, progress=False)
+    recipe = read_recipe(small, "topics")
+    assert found.held_out
+    assert recipe.held_out
+    assert found.chosen.result.n + found.confirmed.n == 90
+    assert (recipe.delta, recipe.verdict) == (found.confirmed.delta, found.confirmed.verdict)
+    assert f"judged on {found.confirmed.n} texts by which nothing was chosen" in found.summary()
+
+
+def test_a_recipe_whose_engine_fails_is_not_kept(home, small, built, tmp_path, monkeypatch):
+    """By the one half INT8 is as good as FP32; by the other, which judges, it is not."""
+    monkeypatch.setattr("workbench.engine.gate.validation._LEAST_HALF", 10)
+    lines = []
+    with (
+        open_session(small, backend="onnxruntime") as reference,
+        open_engine(small / "plans" / built["int8"].engine_id) as engine,
+    ):
+        whole = read_validation("topics", home / "calibration" / "topics" / "validation.jsonl")
+        first, second = whole.halves()
+        for texts, agree in ((first, True), (second, False)):
+            both = zip(texts.texts, read_answers(reference, texts), read_answers(engine, texts), strict=True)
+            lines += [
+                {"text": text, "labels": known if (known == other) == agree else ["other"]}
+                for text, known, other in both
+            ]
+    lines = [line for line in lines if line["labels"]]
+    path = tmp_path / "uneven.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    options = ["--task", "topics", "--model", "small", "--budget", "1", "--validation", str(path)]
+    (small / "plans" / "recipe-topics.json").unlink(missing_ok=True)
+    done = CliRunner().invoke(app, ["engines", "search", *options, "--out", str(tmp_path)])
+    assert done.exit_code == 1, done.output
+    assert "Not confirmed by the engine" in done.output
+    assert "topics is not held within 1 points, so nothing is kept" in done.output
+    assert read_recipe(small, "topics") is None
+
+
 def test_a_budget_nothing_holds_is_told(small, built):
     found = search("entities", "small", budget=0.01, strict=True, progress=False)
     assert found.chosen is None
@@ -347,9 +390,6 @@ def test_one_command_builds_judges_and_says_who_reads(home, built):
 
 def test_a_failing_engine_gives_exit_code_one(home, small, built, tmp_path):
     """A validation set on which FP32 is right and INT8 often is not."""
-    from workbench.engine.gate import read_answers, read_validation
-    from workbench.runtime import open_engine, open_session
-
     texts = read_validation("entities", home / "calibration" / "entities" / "validation.jsonl")
     int8 = small / "plans" / built["int8"].engine_id
     with open_session(small, backend="onnxruntime") as reference, open_engine(int8) as engine:

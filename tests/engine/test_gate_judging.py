@@ -1,6 +1,8 @@
 """From answers to a verdict: metrics by hand, slices, flips, and what is refused."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -187,3 +189,21 @@ def test_other_files_may_leave_slices_out(tmp_path):
         read_validation("sentiment", path)
     with pytest.raises(ParameterError, match="no validation set"):
         read_validation("topics", tmp_path / "none.jsonl")
+
+
+def test_halves_of_a_set_are_told_by_the_texts_alone():
+    whole = read_validation(
+        "sentiment", Path(__file__).resolve().parents[2] / "calibration/sentiment/validation.jsonl"
+    )
+    one, two = whole.halves()
+    assert sorted([*one.texts, *two.texts]) == sorted(whole.texts)
+    assert min(len(one), len(two)) > 0.4 * len(whole)
+    assert len({one.sha256, two.sha256, whole.sha256}) == 3
+    gold = dict(zip(whole.texts, whole.gold, strict=True))
+    assert [gold[text] for text in two.texts] == list(two.gold)
+    assert {name: len(values) for name, values in one.slices.items()} == dict.fromkeys(whole.slices, len(one))
+    fewer = replace(whole, texts=whole.texts[:300], gold=whole.gold[:300], slices={})
+    assert fewer.halves() is None  # 150 texts and more are needed in each
+    more = replace(whole, texts=whole.texts[50:], gold=whole.gold[50:], slices={})
+    assert set(more.halves()[0].texts) < set(one.texts)
+    assert replace(whole, gold=("neutral", *["positive"] * (len(whole) - 1))).halves() is None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from workbench.engine.build import build, parse_profile
 from workbench.engine.build.graph import PRECISIONS, calibration_sha256
-from workbench.engine.recipe import read_recipe
+from workbench.engine.gate import is_another_set
+from workbench.engine.recipe import read_recipe, recipe_task
 from workbench.errors import EngineError, WorkbenchError
 from workbench.runtime.host import Host, this_host
 from workbench.runtime.manifest import (
     Manifest,
+    file_sha256,
     plan_folders,
     read_manifest,
     rebuild_command,
@@ -73,7 +76,14 @@ class EngineState:
     def verdicts(self) -> str:
         """The gate's verdict by task; "not judged" without one."""
         gate = self.manifest.gate if self.manifest is not None else {}
-        return ", ".join(f"{task} {result.get('verdict')}" for task, result in sorted(gate.items())) or "not judged"
+        return (
+            ", ".join(
+                f"{task} {result.get('verdict')}"
+                + (" (on another set)" if is_another_set(task, str(result.get("data_sha256") or "")) else "")
+                for task, result in sorted(gate.items())
+            )
+            or "not judged"
+        )
 
     @property
     def command(self) -> str:
@@ -153,6 +163,7 @@ def build_engines(
     profiles: str | None = None,
     keep: Sequence[str] = (),
     method: str = DEFAULT_RANGE_METHOD,
+    calibration: Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> list[Manifest]:
@@ -160,8 +171,9 @@ def build_engines(
 
     The precision "mixed" is INT8 with the layer groups kept back that a search found for ``task``, or for each task
     that was searched. ``profiles``: several in the form of ``parse_profile``, with commas between. ``keep`` and
-    ``method`` count for INT8 alone. Stops at the first that fails: what was built before stays. Raises as ``build``
-    does.
+    ``method`` count for INT8 alone. ``calibration``: the folder with calibration texts; default: for "mixed" the one
+    that was searched with, else the project's. Stops at the first that fails: what was built before stays. Raises as
+    ``build`` does.
     """
     wanted = list(dict.fromkeys(precisions))
     if unknown := [name for name in wanted if name not in (*PRECISIONS, _MIXED)]:
@@ -174,26 +186,34 @@ def build_engines(
         made += [
             build(
                 folder,
-                precision=name,
                 runtime=chosen,
                 profiles=own,
-                keep=groups,
-                method=how,
+                precision=form.precision,
+                keep=form.keep,
+                method=form.method,
+                calibration=form.calibration,
                 progress=progress,
                 **options,
             )
             for precision in wanted
-            for name, groups, how in _forms(spec, precision, task, tuple(keep), method)
+            for form in _forms(spec, precision, task, _Form(precision, tuple(keep), method, calibration))
         ]
     return made
 
 
-def _forms(
-    spec: ModelSpec, precision: str, task: str | None, keep: tuple[str, ...], method: str
-) -> list[tuple[str, tuple[str, ...], str]]:
-    """Precision, groups kept back, and method of the ranges, for each engine that ``precision`` means."""
+class _Form(NamedTuple):
+    """What an engine is converted to: ``method`` of the ranges, ``calibration`` the folder of their texts."""
+
+    precision: str
+    keep: tuple[str, ...]
+    method: str
+    calibration: Path | None
+
+
+def _forms(spec: ModelSpec, precision: str, task: str | None, asked: _Form) -> list[_Form]:
+    """Each engine that ``precision`` means, where ``asked`` is what the user said."""
     if precision != _MIXED:
-        return [(precision, keep if precision == "int8" else (), method)]
+        return [asked if precision == "int8" else asked._replace(keep=())]
     tasks = [task] if task is not None else list(spec.outputs)
     recipes = [recipe for name in tasks if (recipe := read_recipe(spec.folder, name)) is not None]
     if not recipes:
@@ -201,19 +221,25 @@ def _forms(
             f"No search says which layer groups of {spec.name} to keep back for {' or '.join(tasks)}. Search first: "
             f"workbench engines search --task {tasks[0]}"
         )
-    return list(dict.fromkeys(("int8", recipe.keep, recipe.method) for recipe in recipes))
+    folders = [Path(recipe.calibration) if recipe.calibration is not None else None for recipe in recipes]
+    return list(
+        dict.fromkeys(
+            _Form("int8", recipe.keep, recipe.method, asked.calibration or folder)
+            for recipe, folder in zip(recipes, folders, strict=True)
+        )
+    )
 
 
 def list_engines(engines: Path | None = None, *, model: str | None = None) -> list[EngineState]:
     """Every engine of every model (or one), with why it is stale. Damaged ones are listed too; none raises.
 
-    Of several that the same command builds, the newest counts and the others are stale.
+    Of several that the same command builds, the newest that is fresh counts, and the others are stale.
     """
     home, here = engines or engines_home(), this_host()
     names = [model] if model is not None else sorted({path.parent.name for path in home.glob("*/plans")})
     states = []
     for name in names:
-        data = _calibration_now(home / name)
+        data = _calibration_of(home / name)
         states += _superseded([_state(folder, home, here, data) for folder in plan_folders(home, name)])
     return states
 
@@ -271,7 +297,15 @@ def _rebuild(state: EngineState, home: Path, *, progress: bool, **options: Any) 
         raise EngineError(f"{state.reasons[0]}. Delete it with: workbench engines prune")
     kept = dict(old.options)
     profiles = kept.pop("profile", None)
+    if "calibration" in kept:
+        kept["calibration"] = Path(kept["calibration"])
     folder = home / old.model
+    if old.recipe and file_sha256(folder / "model.onnx") != old.model_sha256:
+        task = recipe_task(folder, old.recipe) or next(iter(load_spec(folder).outputs))
+        raise EngineError(
+            f"the layer groups that it keeps back ({', '.join(old.recipe)}) were chosen for another model.onnx than "
+            f"the one in {folder}. Search again: workbench engines search --task {task} --model {old.model}"
+        )
     [manifest] = build_engines(
         [folder],
         ["int8" if old.precision == "mixed" else old.precision],
@@ -288,32 +322,43 @@ def _rebuild(state: EngineState, home: Path, *, progress: bool, **options: Any) 
     return manifest
 
 
-def _calibration_now(folder: Path) -> str | None:
-    try:
-        return calibration_sha256(load_spec(folder))
-    except WorkbenchError:
-        return None
+def _calibration_of(folder: Path) -> Callable[[str | None], str | None]:
+    """What the hash of a model's calibration texts is now, by their folder; each is read once."""
+
+    @cache
+    def sha256(named: str | None) -> str | None:
+        try:
+            return calibration_sha256(load_spec(folder), Path(named) if named is not None else None)
+        except WorkbenchError:
+            return None
+
+    return sha256
 
 
 def _superseded(states: list[EngineState]) -> list[EngineState]:
-    """``states``, where an engine has a newer one of the same kind with that as a reason."""
-    newest: dict[str, Manifest] = {}
+    """``states``, where an engine that is not the one to keep of its kind has that as a reason."""
+    best: dict[str, EngineState] = {}
     for state in states:
         if state.manifest is not None:
-            other = newest.setdefault(state.command, state.manifest)
-            newest[state.command] = max(state.manifest, other, key=lambda item: (item.built_at, item.engine_id))
+            best[state.command] = max(state, best.get(state.command, state), key=_worth)
     return [
-        replace(state, reasons=(*state.reasons, f"{_SUPERSEDED} {newest[state.command].engine_id}"))
-        if state.manifest is not None and newest[state.command] is not state.manifest
+        replace(state, reasons=(*state.reasons, f"{_SUPERSEDED} {best[state.command].engine_id}"))
+        if state.manifest is not None and best[state.command] is not state
         else state
         for state in states
     ]
 
 
-def _state(folder: Path, home: Path, here: Host, data: str | None) -> EngineState:
+def _worth(state: EngineState) -> tuple[bool, str, str]:
+    """A newer engine is the one to keep, unless it is damaged, or of another model or machine."""
+    return state.is_fresh, state.manifest.built_at if state.manifest is not None else "", state.engine_id
+
+
+def _state(folder: Path, home: Path, here: Host, data: Callable[[str | None], str | None]) -> EngineState:
     try:
         manifest = read_manifest(folder)
     except EngineError as error:
         return EngineState(folder, None, (str(error).partition(". ")[0],))
-    reasons = staleness(manifest, engines=home, here=here, calibration_sha256=data)
+    now = data(manifest.options.get("calibration")) if manifest.calibration is not None else None
+    reasons = staleness(manifest, engines=home, here=here, calibration_sha256=now)
     return EngineState(folder, manifest, reasons)

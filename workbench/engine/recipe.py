@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from workbench.errors import EngineError
 from workbench.files import write_text
 from workbench.runtime.manifest import file_sha256
 
-__all__ = ["Recipe", "read_recipe", "recipe_path", "write_recipe"]
+__all__ = ["Recipe", "read_recipe", "recipe_path", "recipe_task", "write_recipe"]
 
 _SCHEMA: Final = 1
 
@@ -21,8 +21,10 @@ _SCHEMA: Final = 1
 class Recipe:
     """The layer groups that stay out of INT8 so that ``task`` loses at most ``budget`` points by ``metric``.
 
-    ``delta`` and ``verdict`` are those of the engine with them; ``method`` is that of the ranges; ``engine_id`` names
-    the engine that confirmed it, where one was built. It holds for the network with ``model_sha256`` alone.
+    ``delta`` and ``verdict`` are those of the engine with them, or where it could not be run, of its graph;
+    ``held_out``: on other texts than the groups were chosen by. ``method`` is that of the ranges, ``calibration`` the
+    folder of their texts where it is not the project's; ``engine_id`` names the engine that confirmed it, where one
+    was built. It holds for the network with ``model_sha256`` alone.
     """
 
     task: str
@@ -36,6 +38,8 @@ class Recipe:
     verdict: str
     made_at: str
     engine_id: str | None = None
+    calibration: str | None = None
+    held_out: bool = False
 
 
 def recipe_path(folder: Path, task: str) -> Path:
@@ -57,12 +61,9 @@ def read_recipe(folder: Path, task: str) -> Recipe | None:
     Raises EngineError when the file is damaged, or when the model is another one than was searched.
     """
     path = recipe_path(folder, task)
-    again = f"Search again: workbench engines search --task {task}"
+    again = f"Search again: workbench engines search --task {task} --model {folder.name}"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("schema") != _SCHEMA:
-            raise ValueError("another form")
-        recipe = Recipe(**{**data, "keep": tuple(data["keep"])})
+        recipe = _read(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -70,3 +71,22 @@ def read_recipe(folder: Path, task: str) -> Recipe | None:
     if recipe.model_sha256 != file_sha256(folder / "model.onnx"):
         raise EngineError(f"{path} was found for another model.onnx than the one in {folder}. {again}")
     return recipe
+
+
+def recipe_task(folder: Path, keep: Sequence[str]) -> str | None:
+    """The task that the layer groups ``keep`` were found for, be it for another model.onnx; None where none says."""
+    for path in sorted((folder / "plans").glob("recipe-*.json")):
+        try:
+            recipe = _read(path)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if sorted(recipe.keep) == sorted(keep):
+            return recipe.task
+    return None
+
+
+def _read(path: Path) -> Recipe:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.pop("schema") != _SCHEMA:
+        raise ValueError("another form")
+    return Recipe(**{**data, "keep": tuple(data["keep"])})

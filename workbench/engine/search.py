@@ -2,9 +2,10 @@
 
 1. Sensitivity: each group alone is quantized, and the answers are compared with FP32 on calibration texts (mean KL
    divergence of the task's probabilities). No label is looked at, so that the validation set stays fresh for step 2.
-2. Return: the most sensitive group goes back to FP16, then the next, and each graph is judged on the validation set,
-   until the budget holds.
-3. Confirmation: the engine is built with these groups kept back and judged like any other.
+2. Return: the most sensitive group goes back to FP16, then the next, and each graph is judged on one half of the
+   validation set, until the budget holds.
+3. Confirmation: the engine is built with these groups kept back and judged on the other half, by which nothing was
+   chosen. Where the set is too small for halves, both steps read all of it, and the recipe says so.
 
 Steps 1 and 2 run the Q/DQ graph in onnxruntime, which computes what the pairs say; what a GPU makes of it is for
 step 3 to tell.
@@ -18,10 +19,10 @@ import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,11 @@ class Step:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What was tried and what was chosen; ``chosen`` is None when no choice holds the budget (points)."""
+    """What was tried and what was chosen; ``chosen`` is None when no choice holds the budget (points).
+
+    ``confirmed``: the verdict on the engine that was built; ``held_out``: on other texts than the groups were chosen
+    by. ``recipe`` is None when the engine does not hold the budget.
+    """
 
     task: str
     model: str
@@ -90,7 +95,17 @@ class SearchResult:
     confirmed: GateResult | None = None
     engine_id: str | None = None
     recipe: Path | None = None
-    calibration: dict[str, Any] = field(default_factory=dict)
+    held_out: bool = False
+    strict: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether a choice holds the budget, and the engine too where it could be run."""
+        if self.chosen is None:
+            return False
+        if self.confirmed is None or self.confirmed.verdict == "unmeasured":
+            return True
+        return _holds(self.confirmed, self.budget, strict=self.strict)
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -107,7 +122,22 @@ class SearchResult:
             self.chosen.result.summary(),
         ]
         if self.confirmed is not None:
-            lines.append(f"Confirmed on the engine {self.engine_id}: {self.confirmed.summary()}")
+            said = "Confirmed on" if self.holds else "Not confirmed by"
+            lines.append(f"{said} the engine {self.engine_id}: {self.confirmed.summary()}")
+            if self.confirmed.verdict == "unmeasured":
+                lines.append("Judge it where it runs: workbench engines compare")
+            elif self.held_out:
+                lines.append(f"It was judged on {self.confirmed.n:,} texts by which nothing was chosen.")
+            else:
+                lines.append(
+                    "It was judged on the texts by which the groups were chosen, for there are too few to keep some "
+                    "back: its verdict is rather too good. More texts: --validation FILE"
+                )
+        if not self.holds:
+            lines.append(
+                f"{self.task} is not held within {self.budget:g} points{' beyond doubt' if self.strict else ''}, so "
+                "nothing is kept. Use fp16, or raise the budget: --budget"
+            )
         if self.recipe is not None:
             lines.append(f"Kept in {self.recipe}; the next build with --precision mixed repeats it.")
         return "\n".join(lines)
@@ -131,9 +161,10 @@ def search(
     """Find the layer groups of ``model`` to keep out of INT8 so that ``task`` loses at most ``budget`` points.
 
     The budget holds when the estimate does not fall below it; with ``strict``, when the verdict is pass, which small
-    validation sets may never give. With ``confirm`` the engine is built for ``runtime`` and ``target``, judged where
-    it can run, and the recipe saved for later builds. Raises ParameterError for a task the model does not give,
-    ModelError or CalibrationError when the model cannot be quantized, EngineError when the engine cannot be built.
+    validation sets may never give. With ``confirm`` the engine is built for ``runtime`` and ``target`` and judged
+    where it can run, and the recipe is saved for later builds unless the engine does not hold the budget. Raises
+    ParameterError for a task the model does not give, ModelError or CalibrationError when the model cannot be
+    quantized, EngineError when the engine cannot be built.
     """
     folder = model_home(model)
     spec = load_spec(folder)
@@ -141,7 +172,8 @@ def search(
         raise ParameterError(f"{spec.title} gives {', '.join(spec.outputs)}, not {task!r}. Name one of these.")
     metric, allowed = policy_of(policy, task, "mixed")
     allowed = budget if budget is not None else allowed
-    texts = read_validation(task, validation)
+    whole = read_validation(task, validation)
+    texts, others = whole.halves() or (whole, whole)
     with open_session(folder, backend="onnxruntime") as reference:
         known = read_answers(reference, texts)
         sensitivities = _sensitivities(spec, reference, task, method, calibration, progress=progress)
@@ -168,10 +200,10 @@ def search(
                 )
                 steps.append(Step(keep, result, _cost(sensitivities, keep)))
                 bar.update()
-                if result.verdict == "pass" if strict else result.delta >= -allowed:
+                if _holds(result, allowed, strict=strict):
                     chosen = steps[-1]
                     break
-    found = SearchResult(task, spec.title, allowed, tuple(ranked), tuple(steps), chosen)
+    found = SearchResult(task, spec.title, allowed, tuple(ranked), tuple(steps), chosen, strict=strict)
     if chosen is None or not confirm:
         return found
     manifest = build(
@@ -188,11 +220,21 @@ def search(
         folder,
         (task,),
         engines=(manifest.engine_id,),
-        validation={task: texts.path},
+        validation={task: others},
         policy=_with_budget(policy, task, allowed),
         progress=progress,
     )
     confirmed = compared.engines[0].gate[task]
+    measured = confirmed.verdict != "unmeasured"
+    found = replace(
+        found,
+        confirmed=confirmed,
+        engine_id=manifest.engine_id,
+        held_out=others is not whole and confirmed.data_sha256 == others.sha256,
+    )
+    if not found.holds:
+        return found
+    result = confirmed if measured else chosen.result
     path = write_recipe(
         folder,
         Recipe(
@@ -203,13 +245,19 @@ def search(
             budget=allowed,
             method=method,
             keep=chosen.keep,
-            delta=chosen.result.delta,
-            verdict=chosen.result.verdict,
+            delta=result.delta,
+            verdict=result.verdict,
             made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             engine_id=manifest.engine_id,
+            calibration=manifest.options.get("calibration"),
+            held_out=found.held_out,
         ),
     )
-    return replace(found, confirmed=confirmed, engine_id=manifest.engine_id, recipe=path)
+    return replace(found, recipe=path)
+
+
+def _holds(result: GateResult, budget: float, *, strict: bool) -> bool:
+    return result.verdict == "pass" if strict else result.delta >= -budget
 
 
 def _with_budget(policy: Policies | None, task: str, budget: float) -> Policies:
