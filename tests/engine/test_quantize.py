@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -330,6 +331,9 @@ def test_a_sample_of_a_lake(tmp_path):
     assert len(data) == sum(sample.counts.values())
     assert sample.missing is not None  # a demo has too little for engines, and the result says what
     assert "abnormal" in sample.missing
+    assert sample.summary().endswith("build with the bundled set: workbench engines build --all --precision int8")
+    whole = replace(sample, missing=None)
+    assert whole.summary().endswith(f"engines build --all --precision int8 --calibration {tmp_path / 'out'}")
     first = sample.path.read_bytes()
     assert sample_lake(workspace, tmp_path / "again", 200).path.read_bytes() == first
     shown = CliRunner().invoke(app, ["calibration", "sample", "-w", str(workspace.root), "--texts", "200"])

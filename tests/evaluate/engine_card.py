@@ -13,6 +13,7 @@ from typing import Any
 from tests.evaluate.engines import Judged
 from workbench.engine.gate import GateResult, default_budget
 from workbench.engine.training.cards import toml_document
+from workbench.files import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +79,7 @@ def update_card(folder: Path, judged: Sequence[Judged]) -> Path:
     replaced = [_key(table) for table in new]
     stay = [t for t in old.get("engines", []) if t.get("model_sha256") in models and _key(t) not in replaced]
     tables = sorted([*stay, *new], key=lambda table: (table["runtime"], table["target"], table["precision"]))
-    file.write_text(kept.rstrip("\n") + "\n\n" + toml_document({"engines": tables}), encoding="utf-8")
+    write_text(file, kept.rstrip("\n") + "\n\n" + toml_document({"engines": tables}))
     return file
 
 

@@ -16,7 +16,6 @@ entity sets together, each with the types that it annotates.
 from __future__ import annotations
 
 import datetime
-import platform
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +24,20 @@ from typing import Any
 
 from tests.evaluate.engine_answers import Answers, read_engine
 from tests.evaluate.model_sets import LabelledSet, fingerprint
-from workbench.engine.gate import GateResult, default_budget, judge
+from workbench.engine.gate import GateResult, default_budget, judge, machine_for, processor
 from workbench.engine.gate.card import DECIDING, conversion
 from workbench.errors import EngineError, ModelError
 from workbench.runtime import open_engine, open_session
-from workbench.runtime.host import this_host
 from workbench.runtime.manifest import Manifest, file_sha256, find_plans
 from workbench.runtime.onnx import usable_cores
-from workbench.runtime.session import Session
+from workbench.runtime.session import Session, reading_digest
 
 __all__ = ["Judged", "judge_engines", "read_engines", "report", "split_reference", "stored"]
 
 _REFERENCE = "reference"
 _POOLED = "all entities"
+_MODEL = ("model_sha256", "reading_sha256")
+"""What says that two answers are of the same model: its network, and its tokenizer, thresholds and temperatures."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_engines(
     def answers(engine_id: str, about: Mapping[str, Any], session: Session) -> Answers:
         old = known.get(engine_id)
         wanted = {name: p for name, p in prints.items() if tasks[name] in session.spec.outputs}
-        if old is not None and old.about["model_sha256"] == about["model_sha256"] and old.prints == wanted:
+        if old is not None and _same_model(old.about, about) and old.prints == wanted:
             return old
         new = read_engine(session, sets, about, progress=progress)
         if keep is not None:
@@ -125,8 +125,11 @@ def judge_engines(reference: Answers, engines: Sequence[Answers], sets: Sequence
     """The gate's verdict on each engine and set. Raises ValueError when answers belong to other texts or models."""
     judged = []
     for item in engines:
-        if item.about["model_sha256"] != reference.about["model_sha256"]:
-            raise ValueError(f"The engine {item.about['engine_id']} is of another model than the reference")
+        if not _same_model(item.about, reference.about):
+            raise ValueError(
+                f"The engine {item.about['engine_id']} is of another model than the reference, or one with another "
+                "tokenizer or other thresholds. Read both again: --only-read"
+            )
         own = [each for each in sets if each.name in item.sets and each.name in reference.sets]
         for each in own:
             if not fingerprint(each) == item.prints[each.name] == reference.prints[each.name]:
@@ -140,6 +143,10 @@ def judge_engines(reference: Answers, engines: Sequence[Answers], sets: Sequence
         judged.append(Judged(item.about, results, abouts))
     order = ("fp32", "fp16", "int8", "mixed")
     return sorted(judged, key=lambda each: (each.about["runtime"], order.index(each.about["precision"])))
+
+
+def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in _MODEL)
 
 
 def _judge(each: LabelledSet, reference: Answers, item: Answers, budget: float) -> GateResult:
@@ -182,6 +189,7 @@ def _about_reference(folder: Path, session: Session) -> dict[str, Any]:
         "engine_id": _REFERENCE,
         "model": session.spec.title,
         "model_sha256": file_sha256(folder / "model.onnx"),
+        "reading_sha256": reading_digest(session.spec),
         "precision": "fp32",
         "runtime": "onnxruntime",
         "target": "cpu",
@@ -201,18 +209,10 @@ def _about_engine(manifest: Manifest) -> dict[str, Any]:
 
 
 def _here(target: str) -> dict[str, Any]:
-    gpu = this_host().gpu if target != "cpu" else None
-    machine = gpu or f"{_processor()}, {usable_cores()} cores"
+    machine = machine_for(target)
+    if machine == processor():
+        machine += f", {usable_cores()} cores"
     return {"machine": machine, "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.split(":", 1)[1].split())
-    return platform.processor() or platform.machine()
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------
@@ -248,9 +248,12 @@ def _said(each: Judged) -> str:
     """Where the budget is missed, by the estimate or for want of texts."""
     budget = default_budget(each.about["precision"])
     over = [name for name, item in each.results.items() if item.delta < -budget]
-    open_ = [name for name, item in each.results.items() if item.n >= DECIDING and item.verdict != "pass"]
+    large = [name for name, item in each.results.items() if item.n >= DECIDING]
+    open_ = [name for name in large if each.results[name].verdict != "pass"]
     told = f"Budget {budget:g} points: "
     told += f"missed by the estimate on {', '.join(over)}; " if over else "held by every estimate; "
+    if not large:
+        return f"{told}no set has {DECIDING:,} texts or more."
     return told + (
         f"without a pass on {', '.join(open_)} of {DECIDING:,} texts or more."
         if open_

@@ -1,5 +1,6 @@
 """python -m tests.evaluate engines: real engines of a small model on small sets."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -70,7 +71,12 @@ def test_both_engines_are_judged_on_every_set(read):
     text = engines.report(judged)
     assert text.count("| sentiment | two (test) | 40 | accuracy |") == 2
     assert "### INT8 (percentile-99.99), onnxruntime" in text
-    assert "Budget 0.3 points: held by every estimate; passed on every set of 3,000 texts or more." in text
+    assert "Budget 0.3 points: held by every estimate; no set has 3,000 texts or more." in text
+    fp16 = judged[0]
+    large = {name: replace(item, n=3000, verdict="pass") for name, item in fp16.results.items()}
+    assert "passed on every set of 3,000 texts or more." in engines.report([replace(fp16, results=large)])
+    large["two"] = replace(large["two"], verdict="inconclusive")
+    assert "without a pass on two of 3,000 texts or more." in engines.report([replace(fp16, results=large)])
 
 
 def test_the_sets_labels_alone_can_be_answers(read):
@@ -108,6 +114,28 @@ def test_answers_are_kept_and_judged_elsewhere(folder, read, tmp_path, capsys, m
     again = engines.read_engines(folder, SETS, keep=kept, precisions=["int8"], progress=False)
     assert again[0].sets["two"] == reference.sets["two"]
     assert [answers.about["precision"] for answers in again[1]] == ["int8"]
+
+
+def test_answers_by_other_thresholds_are_read_again(folder, read, tmp_path, monkeypatch):
+    reference, found, kept = read
+    own = shutil.copytree(kept, tmp_path / "kept")
+    file = folder / "model.toml"
+    before = file.read_text(encoding="utf-8")
+    again = []
+    monkeypatch.setattr(
+        engines, "read_engine", lambda *args, inner=engines.read_engine, **how: again.append(1) or inner(*args, **how)
+    )
+    try:
+        file.write_text(before.replace("zh = 2.0", "zh = 2.5"), encoding="utf-8")
+        assert reading_digest(load_spec(folder)) != reference.about["reading_sha256"]
+        with pytest.warns(UserWarning, match="is left out"):  # the engines are of the old thresholds
+            other, _ = engines.read_engines(folder, SETS, keep=own, progress=False)
+    finally:
+        file.write_text(before, encoding="utf-8")
+    assert again == [1]
+    assert other.about["reading_sha256"] != reference.about["reading_sha256"]
+    with pytest.raises(ValueError, match="other thresholds"):
+        engines.judge_engines(other, found, SETS)
 
 
 def test_answers_to_other_texts_are_refused(read, tmp_path, capsys):

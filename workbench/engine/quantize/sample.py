@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,15 @@ class Sample:
     missing: str | None
 
     def summary(self) -> str:
-        """For the screen."""
+        """For the screen; the last line is what to do next."""
         lines = [f"Wrote {self.path}: {sum(self.counts.values())} texts"]
         lines += [f"  {language} {stratum}: {count}" for (language, stratum), count in sorted(self.counts.items())]
-        return "\n".join([*lines, *([self.missing] if self.missing else [])])
+        build = "workbench engines build --all --precision int8"
+        if self.missing is not None:
+            lines += [self.missing, f"Until the lake has more, build with the bundled set: {build}"]
+        else:
+            lines.append(f"Next: {build} --calibration {shlex.quote(str(self.path.parent))}")
+        return "\n".join(lines)
 
 
 def sample_lake(workspace: Workspace, out: Path, n: int = 600, *, languages: Sequence[str] = ("en", "zh")) -> Sample:
