@@ -348,6 +348,7 @@ def test_a_recipe_whose_engine_fails_is_not_kept(home, small, built, tmp_path, m
     assert done.exit_code == 1, done.output
     assert "Not confirmed by the engine" in done.output
     assert "topics is not held within 1 points, so nothing is kept" in done.output
+    assert "but not in the engine that was built" in (tmp_path / "search-topics.html").read_text(encoding="utf-8")
     assert read_recipe(small, "topics") is None
 
 

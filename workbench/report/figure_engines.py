@@ -170,6 +170,7 @@ def search_figure(result: SearchResult) -> Markup:
         kept = plural(len(chosen.keep), "group") if chosen.keep else "no group"
         whole = f"{kept} of {len(result.sensitivities)}"
         title = f"Keeping {whole} in FP16 holds {result.task} within {result.budget:g} points"
+        title += "" if result.holds else ", but not in the engine that was built"
 
     def draw(made: Figure, labels: figures.Labels, width: int) -> None:
         height = made.get_figheight() * 72
