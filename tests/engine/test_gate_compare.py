@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import polars as pl
@@ -308,14 +309,16 @@ def test_a_search_finds_groups_saves_them_and_the_next_build_repeats_it(small, b
     assert read_recipe(small, "entities") is None
 
 
-def test_a_search_says_on_what_texts_it_was_judged(small, built, monkeypatch):
+def test_a_search_says_on_what_texts_it_was_judged(home, small, built, tmp_path, monkeypatch):
     found = search("topics", "small", budget=50, progress=False)
     assert not found.held_out
     assert not read_recipe(small, "topics").held_out
     assert "on the texts by which the groups were chosen" in found.summary()
     monkeypatch.setattr("workbench.engine.gate.validation._LEAST_HALF", 20)
-    found = search("topics", "small", budget=50, progress=False)
+    own = shutil.copytree(home / "calibration", tmp_path / "own")
+    found = search("topics", "small", budget=50, calibration=own, progress=False)
     recipe = read_recipe(small, "topics")
+    assert recipe.calibration == str(own)
     assert found.held_out
     assert recipe.held_out
     assert found.chosen.result.n + found.confirmed.n == 90
