@@ -485,7 +485,10 @@ def test_packed_profiles():
     made = make_packed_profiles([20, 55, 90], max_tokens=512)
     assert [profile.max for profile in made] == [(8, 1024), (4096, 32768)]
     assert [profile.opt for profile in made] == [(1, 128), (297, 16384)]
-    for profile in made:
+    wide = make_packed_profiles([20, 55, 90], max_tokens=512, width=768)
+    assert [(profile.opt, profile.max) for profile in wide] == [((1, 128), (8, 1024)), ((148, 8192), (4096, 16384))]
+    assert make_packed_profiles([20, 55, 90], max_tokens=512, width=256) == made
+    for profile in [*made, *wide]:
         check_profile(profile, layout="packed", max_tokens=512)
     with pytest.raises(EngineError, match="no room for one text of 512 tokens"):
         check_profile(parse_profile("1x1:1x64:4x256"), layout="packed", max_tokens=512)

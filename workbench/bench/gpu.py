@@ -43,7 +43,7 @@ MODELS: Final = (BERT_BASE, BUNDLED)
 """What --models names, beside folders."""
 
 _TEXTS: Final = 60_000
-_ROWS: Final = 300_000
+_ROWS: Final = 800_000
 _BUILT: Final = (("fp16", "packed"), ("fp16", "padded"), ("int8", "auto"))
 
 

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from workbench.bench.peer_work import MOST_TOKENS, closure_of, read_texts_file, serve_work
 from workbench.runtime import Session, open_engine, open_session
 from workbench.runtime.batching import PackedTexts
-from workbench.runtime.read import read_texts
+from workbench.runtime.read import make_encoders, read_chunks, read_texts, split_texts
+from workbench.runtime.workers import Encoders
 
 __all__: list[str] = []
 
 _RUNTIME = ("numpy", "tokenizers", "pycuda")
+_MANY = 1_000_000
+_STEP = 8
 _BESIDE = ("tensorrt", "tensorrt-bindings", "tensorrt-libs", "tensorrt-rtx", "onnxruntime", "polars")
 
 
@@ -35,6 +38,7 @@ class _Work:
         self.folder, self.engine = folder, engine
         self.texts = list(texts)
         self.session: Session | None = None
+        self.encoders: Encoders | None = None
         self.ids = np.empty(0, np.int32)
         self.starts = np.zeros(1, np.int64)
 
@@ -54,6 +58,9 @@ class _Work:
             self.session = open_session(self.folder, backend="onnxruntime")
         else:
             self.session = open_engine(self.engine)
+        # As in a service that goes on reading: what tokenizes is started once.
+        self.encoders = make_encoders(self.session)
+        self.encoders.expect(_MANY)
         rows = self._rows(self.texts)
         self.ids = np.concatenate(rows)
         self.starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
@@ -67,6 +74,9 @@ class _Work:
     def warm(self, seconds: float) -> dict[str, Any]:
         for count in (1, 64, 4096 if self.opened.backend == "tensorrt" else 64):
             self.run_network(0, min(count, len(self.texts)))
+        if self.opened.backend == "tensorrt":  # single texts of each size are recorded once
+            for tokens in range(1, min(MOST_TOKENS, self.opened.spec.max_tokens) + 1, _STEP):
+                self.one_network(max(2, tokens), 0)
         batching = getattr(getattr(self.opened, "manifest", None), "batching", None)
         kept = {key: value for key, value in (batching or {}).items() if key != "measured"}
         return {"batching": kept}
@@ -77,7 +87,12 @@ class _Work:
         return len(texts.input_ids)
 
     def read_texts(self, start: int, end: int) -> int:
-        if len(read_texts(self.opened, self.texts[start:end], self.outputs)) != end - start:
+        if self.encoders is None:
+            raise RuntimeError("it is not loaded")
+        texts = self.texts[start:end]
+        chunks = (texts[first:last] for first, last in split_texts(texts))
+        answers = read_chunks(self.opened, chunks, self.outputs, encoders=self.encoders)
+        if sum(map(len, answers)) != end - start:
             raise RuntimeError("a text has no row")
         return int(self.starts[end] - self.starts[start])
 

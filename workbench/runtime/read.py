@@ -122,6 +122,8 @@ def read_texts(
     """
     wanted = check_tasks(session, tasks)
     chunks = [texts[start:end] for start, end in split_texts(texts)]
+    if len(chunks) < 2 and not progress:  # nothing to overlap and nothing to show: a few requests, perhaps
+        return _reading([_read_here(session, chunk, wanted) for chunk in chunks], wanted, session)
     with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
         encoders.expect(len(texts))
         parts = list(read_chunks(session, chunks, wanted, encoders=encoders, advance=advance))
@@ -141,14 +143,14 @@ def read_chunks(
     ``encoders`` are those of the session (``make_encoders``), and the caller's to close. ``advance`` is called, in
     this thread, with the number of texts finished since its last call.
     """
-    reader = _Reader(session, check_tasks(session, tasks))
+    wanted = check_tasks(session, tasks)
     source = iter(chunks)
     ahead = list(islice(source, 2))
-    count = _Count(advance)
     if len(ahead) < 2 and advance is None:  # nothing to overlap and nothing to show
         for chunk in ahead:
-            yield reader.read(chunk, session.encoder.encode_columns(chunk, offsets=reader.offsets), count)
+            yield _read_here(session, chunk, wanted)
         return
+    reader, count = _Reader(session, wanted), _Count(advance)
     waiting: deque[tuple[Future[EncodedTexts], Future[Answers]]] = deque()
     runs = ThreadPoolExecutor(_RUNS, thread_name_prefix="read")
     try:
@@ -166,6 +168,12 @@ def read_chunks(
             answers_later.cancel()
             encoded_later.cancel()
         runs.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_here(session: Session, texts: Sequence[str | None], tasks: tuple[str, ...]) -> Answers:
+    """Everything in the caller's thread."""
+    reader = _Reader(session, tasks)
+    return reader.read(texts, session.encoder.encode_columns(texts, offsets=reader.offsets), _Count(None))
 
 
 def make_encoders(session: Session) -> Encoders:

@@ -135,8 +135,11 @@ def build(
             progress=progress,
         )
         if profiles is None:
-            make = make_packed_profiles if chosen == "packed" else make_profiles
-            profiles = make(text_lengths(spec, texts), max_tokens=spec.max_tokens)
+            lengths = text_lengths(spec, texts)
+            if chosen == "packed":
+                profiles = make_packed_profiles(lengths, max_tokens=spec.max_tokens, width=graph.width)
+            else:
+                profiles = make_profiles(lengths, max_tokens=spec.max_tokens)
         for profile in profiles:
             check_profile(profile, layout=chosen, max_tokens=spec.max_tokens)
         if chosen == "padded" and runtime != "onnxruntime":  # that one takes every shape

@@ -70,12 +70,13 @@ class CalibrationTexts:
 @dataclass(frozen=True)
 class ConvertedGraph:
     """``data``: the graph as ONNX. ``calibration``: method, data_sha256, n and ranges_sha256 of an INT8 one;
-    ``cached``: its ranges came from an earlier build."""
+    ``cached``: its ranges came from an earlier build. ``width``: of the hidden states, told of a packed graph."""
 
     data: bytes
     precision: str
     calibration: dict[str, Any] | None = None
     cached: bool = False
+    width: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -132,7 +133,8 @@ def convert(
         facts = {"method": method, "data_sha256": texts.data.sha256, "n": ranges.n, "ranges_sha256": ranges.sha256}
     if layout == "packed":
         model = _packed(model, spec, precision, ranges, cache)
-        return ConvertedGraph(model.SerializeToString(deterministic=True), precision, facts, cached)
+        width = _table(model).dims[1]
+        return ConvertedGraph(model.SerializeToString(deterministic=True), precision, facts, cached, width)
     if precision == "fp16":
         model = to_fp16(model)
     elif ranges is not None:
@@ -177,7 +179,7 @@ def _packed(model: Any, spec: ModelSpec, precision: str, ranges: Any, cache: Pat
     digest = hashlib.sha256(packed.SerializeToString(deterministic=True)).hexdigest()
     stamp = _stamp(cache, file_sha256(spec.onnx), digest)
     if not stamp.is_file():
-        check_agreement(model, form=DEFAULT_FORM, vocabulary=_vocabulary(packed))
+        check_agreement(model, form=DEFAULT_FORM, vocabulary=_table(packed).dims[0])
         if runtime_version("onnxruntime") is not None:  # without it nothing was compared
             write_text(stamp, "")
     return packed
@@ -189,8 +191,9 @@ def _stamp(cache: Path, model_sha256: str, packed_sha256: str) -> Path:
     return cache / f"agrees-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
 
-def _vocabulary(packed: Any) -> int:
-    return int(next(item.dims[0] for item in packed.graph.initializer if item.name == "tokens.table"))
+def _table(packed: Any) -> Any:
+    """Embeddings of the tokens [vocabulary, width]."""
+    return next(item for item in packed.graph.initializer if item.name == "tokens.table")
 
 
 def calibration_folder(given: Path | None = None) -> Path:

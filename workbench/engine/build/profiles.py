@@ -32,6 +32,10 @@ PACKED_TOKENS: Final = 32768
 _PACKED: Final = ((8, 1024), (4096, PACKED_TOKENS))
 """Texts and tokens of the largest batch of each packed profile: one text or a few, and as many as there are."""
 
+_WIDE: Final = 512
+"""A wider network is busy with half as many tokens: on an H100 12 layers of 768 read 16,384 tokens a batch at 0.98 of
+the speed of 32,768, 6 layers of 256 at 0.66. Each context takes half the memory."""
+
 _ONE_TEXT: Final = 128
 """Tokens of the text that the first packed profile chooses kernels for."""
 
@@ -63,14 +67,16 @@ def make_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, 
     )
 
 
-def make_packed_profiles(lengths: Sequence[int], *, max_tokens: int) -> tuple[Profile, ...]:
+def make_packed_profiles(lengths: Sequence[int], *, max_tokens: int, width: int | None = None) -> tuple[Profile, ...]:
     """Profiles of a packed engine: for one text or a few, and for full batches.
 
-    ``lengths``: tokens of each text. Kernels are chosen for one text, and for batches half as large as they may
-    become. Kernels are chosen anew for each profile, so there is none between them.
+    ``lengths``: tokens of each text; ``width``: of the network's hidden states. Kernels are chosen for one text, and
+    for batches half as large as they may become. They are chosen anew for each profile, so there is none between.
     """
     usual = max(1, round(float(np.mean([min(length, max_tokens) for length in lengths] or [max_tokens]))))
     (few, short), (many, tokens) = _PACKED
+    if width is not None and width > _WIDE:
+        tokens = max(tokens // 2, max_tokens)
     return (
         Profile(min=(1, 1), opt=(1, min(_ONE_TEXT, max_tokens)), max=(few, short)),
         Profile(min=(1, 1), opt=(min(many, max(1, tokens // 2 // usual)), tokens // 2), max=(many, tokens)),
