@@ -499,6 +499,27 @@ def test_the_process_ends_cleanly(endings, ending):
     assert "clean-up operation failed" not in errors
 
 
+def test_a_run_that_was_interrupted_twice_loses_no_slot(engine):
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nprint('ready', flush=True)\n"
+        "for _ in range(2):\n    try:\n        while True:\n            session.run_packed(texts, ['sentiment'])\n"
+        "    except KeyboardInterrupt:\n        print('stopped', flush=True)\n"
+        "for _ in range(20):\n    session.run_packed(texts, ['sentiment'])\nprint('done', flush=True)"
+    )
+    process = python(code, engine())
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(2):
+            time.sleep(0.4)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "stopped\n"
+        found, errors = process.communicate(timeout=60)
+        assert (found, process.returncode) == ("done\n", 0), errors
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_ctrl_c_ends_cleanly(engine):
     # A job in the background is started with the signal ignored; Python must see it.
     code = (

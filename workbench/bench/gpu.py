@@ -44,7 +44,7 @@ MODELS: Final = (BERT_BASE, BUNDLED)
 
 _TEXTS: Final = 60_000
 _ROWS: Final = 800_000
-_BUILT: Final = (("fp16", "packed"), ("fp16", "padded"), ("int8", "auto"))
+_BUILT: Final = ("fp16", "int8")
 
 
 def run(
@@ -211,14 +211,14 @@ def _build(spec: ModelSpec, options: Mapping[str, Any], *, progress: bool) -> No
     from workbench.engine.build.graph import text_lengths
     from workbench.runtime.warmup import warm_up
 
-    there = [(manifest.precision, manifest.layout) for _, manifest in engines_of(spec.folder)]
-    for precision, layout in _BUILT:
-        if any(own == precision and layout in (other, "auto") for own, other in there):
+    there = {manifest.precision for _, manifest in engines_of(spec.folder)}
+    for precision in _BUILT:
+        if precision in there:
             continue
         try:
-            build(spec.folder, precision=precision, runtime="tensorrt", layout=layout, progress=progress, **options)
+            build(spec.folder, precision=precision, runtime="tensorrt", progress=progress, **options)
         except WorkbenchError as error:  # the others are measured all the same
-            logger.warning("No %s engine (%s) of %s: %s", precision.upper(), layout, spec.name, error)
+            logger.warning("No %s engine of %s: %s", precision.upper(), spec.name, error)
     for path, manifest in engines_of(spec.folder):
         if manifest.batching is None:
             warm_up(path, text_lengths(spec), progress=progress)

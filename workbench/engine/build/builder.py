@@ -262,7 +262,6 @@ def _finish(
         from workbench.engine.build.layers import prove_precision
 
         timings = _timings_file(plans / "cache", manifest)
-        kept = timings.read_bytes() if timings.is_file() else None
         built = trt.build_plan(
             graph.data,
             runtime=manifest.runtime,
@@ -276,7 +275,7 @@ def _finish(
                 tactic_sources=manifest.options.get("tactic_sources"),
             ),
             longest=spec.max_tokens,
-            timings=kept,
+            timings=lambda: timings.read_bytes() if timings.is_file() else None,
             progress=not bar.disable,
         )
         plan, verified = built.plan, "unverified on target"

@@ -73,7 +73,7 @@ def prove_precision(counts: Mapping[str, int], precision: str) -> None:
         listed = ", ".join(f"{counts[kind]} in {kind}" for kind in share if counts.get(kind)) or "none that it tells"
         raise EngineError(
             f"The engine is called {precision}, but the inspector finds these layers: {listed}. It is not kept. "
-            "Build with another TensorRT version, or use precision fp32."
+            "Build it in another layout or with another TensorRT version, or use precision fp32."
         )
 
 

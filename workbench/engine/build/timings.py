@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["read_timings", "without_fused"]
+__all__ = ["merged_timings", "read_timings", "without_fused"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,17 @@ def read_timings(trt: ModuleType, config: Any, log: Any, timings: bytes | None) 
     made = config.create_timing_cache(b"")
     config.set_timing_cache(made, False)
     return made, False
+
+
+def merged_timings(config: Any, log: Any, made: Any, others: bytes | None) -> bytes:
+    """``made`` to be kept, with what ``others`` know besides: another build may have kept its own meanwhile."""
+    for form in _forms(others):
+        log.take()
+        other = config.create_timing_cache(form)
+        if not log.take() and other is not None:
+            made.combine(other, False)
+            break
+    return bytes(memoryview(made.serialize()))
 
 
 def _forms(timings: bytes | None) -> Iterator[bytes]:

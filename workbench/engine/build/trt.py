@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from tqdm import TqdmWarning
 
 from workbench.engine.build.layers import layer_precisions
 from workbench.engine.build.progress import make_monitor
-from workbench.engine.build.timings import read_timings
+from workbench.engine.build.timings import merged_timings, read_timings
 from workbench.errors import EngineError
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
@@ -142,12 +142,13 @@ def build_plan(
     profiles: Sequence[Profile],
     options: BuildOptions,
     longest: int = 512,
-    timings: bytes | None = None,
+    timings: Callable[[], bytes | None] = lambda: None,
     progress: bool = False,
 ) -> Built:
     """Build ``graph`` (ONNX) with ``runtime`` for a GPU of ``compute_capability``.
 
-    ``longest``: tokens of the longest text. ``timings``: the timing cache of an earlier build. Raises EngineError
+    ``longest``: tokens of the longest text. ``timings`` gives the timing cache that is kept: asked for at the
+    beginning, and at the end, since another build may have kept its own meanwhile. Raises EngineError
     when the library is not installed, cannot read the graph, or gives no plan; the message carries what the library
     said first.
     """
@@ -171,7 +172,7 @@ def build_plan(
         _say_types(trt, network, weak)
     for profile in profiles:
         config.add_optimization_profile(_profile(builder, network, profile, longest))
-    timing_cache, reused = read_timings(trt, config, log, timings)
+    timing_cache, reused = read_timings(trt, config, log, timings())
     with tqdm(total=100, desc=f"Building for {runtime}", unit="%", disable=not progress, leave=False) as bar:
         monitor = make_monitor(trt, bar)
         if monitor is not None and hasattr(config, "progress_monitor"):
@@ -184,7 +185,9 @@ def build_plan(
             f"{runtime} {trt.__version__} gave no plan: {log.take() or 'it does not say why'}. Give it more memory "
             "(--workspace-gb), or use another precision."
         )
-    kept = bytes(memoryview(timing_cache.serialize())) if timing_cache is not None else None
+    kept = None
+    if timing_cache is not None:
+        kept = merged_timings(config, log, timing_cache, timings())
     return Built(bytes(memoryview(plan)), _products(trt, network), kept, reused)
 
 
