@@ -8,7 +8,7 @@ import pytest
 import workbench
 from tests.engine.small_encoder import make_small_model
 from workbench.engine.build import build
-from workbench.engine.gate import Flips, GateResult
+from workbench.engine.gate import Flips, GateResult, processor
 from workbench.engine.gate.card import conversion
 from workbench.engine.gate.result import DEFAULT_METRICS
 from workbench.engine.training.cards import toml_document
@@ -32,7 +32,7 @@ def engines(tmp_path_factory):
     }
 
 
-def result(task, *, delta=0.0, half=0.2, ratio=2.0, budget=1.0, verdict=None, metric=None):
+def result(task, *, delta=0.0, half=0.2, ratio=2.0, budget=1.0, verdict=None, metric=None, machine=None):
     made = GateResult(
         task=task,
         metric=metric or DEFAULT_METRICS[task],
@@ -50,7 +50,7 @@ def result(task, *, delta=0.0, half=0.2, ratio=2.0, budget=1.0, verdict=None, me
         verdict="pass",
     )
     made = replace(made, verdict=verdict or made.verdict_at(budget))
-    return made if ratio is None else made.with_speed(100 * ratio, 100, measured_on="test")
+    return made if ratio is None else made.with_speed(100 * ratio, 100, measured_on=machine or processor())
 
 
 @pytest.fixture
@@ -118,6 +118,16 @@ def test_an_engine_that_failed_or_is_slower_or_was_not_timed_is_not_served(engin
         assert chosen(folder, tasks=("sentiment",)) == ["model"]
     judge("int8", result("sentiment"))
     assert chosen(folder, tasks=("sentiment",)) == ["int8"]
+
+
+def test_a_verdict_of_int8_counts_on_the_processor_it_was_made_on(engines, judge):
+    folder, _ = engines
+    judge("int8", result("sentiment", machine="Another CPU"))
+    assert chosen(folder, tasks=("sentiment",)) == ["model"]
+    (first,) = choose_engines(folder, ("sentiment",))
+    assert f"judged on Another CPU, not on {processor()}; run: workbench engines compare" in first.why
+    judge("fp16", result("sentiment", half=0.1, machine="Another CPU"))
+    assert chosen(folder, tasks=("sentiment",)) == ["fp16"]
 
 
 def test_the_policy_decides_budget_metric_precision_and_inconclusive(engines, judge):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workbench.engine.gate.card import Evidence, find_evidence
+from workbench.engine.gate.machine import machine_for
 from workbench.engine.gate.result import DEFAULT_METRICS, GateResult, default_budget
 from workbench.errors import EngineError, ModelError, ParameterError
 from workbench.runtime import Session, open_engine, open_session
@@ -208,6 +209,13 @@ def _refusal(manifest: Manifest, task: str, policy: TaskPolicy, card: Mapping[st
         and (policy.allow_inconclusive or _shown(manifest, result, policy, card) is not None)
     ):
         return verdict
+    # With other instructions a CPU's INT8 products may saturate: a verdict of one is none of another.
+    if manifest.runtime == "onnxruntime" and manifest.precision in ("int8", "mixed"):
+        here = machine_for("cpu")
+        if result.measured_on != here:
+            return (
+                f"judged on {result.measured_on or 'another machine'}, not on {here}; run: workbench engines compare"
+            )
     return "" if result.speed_ratio else "its speed was not measured; run: workbench engines compare"
 
 
