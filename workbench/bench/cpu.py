@@ -347,7 +347,7 @@ def _parity(ours: Peer, theirs: Peer, texts: Sequence[str]) -> float:
 def _measure(
     peers: Sequence[Peer], draw: Callable[[int], list[str]], rounds: int, latency_texts: int, progress: bool
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    from tqdm.auto import tqdm
+    from workbench.progress import tqdm
 
     speeds: dict[str, list[float]] = {peer.name: [] for peer in peers}
     latencies: dict[str, list[float]] = {peer.name: [] for peer in peers}

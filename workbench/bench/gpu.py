@@ -246,7 +246,7 @@ def _nobody(values: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _bar(progress: bool) -> Iterator[Callable[[str], None]]:
-    from tqdm.auto import tqdm
+    from workbench.progress import tqdm
 
     with tqdm(desc="Bench", unit="step", disable=not progress) as bar:
 

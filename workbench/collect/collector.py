@@ -24,8 +24,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from workbench.collect.discover import (
     Listed,
     Listing,
@@ -42,6 +40,7 @@ from workbench.collect.problems import BlockedError, PageError
 from workbench.collect.result import CollectResult, Outcome
 from workbench.collect.robots import Robots
 from workbench.errors import CollectError
+from workbench.progress import tqdm
 from workbench.store.archive import Archive, ArchiveWriter, Entry
 from workbench.workspace import Source, SourceRef, Workspace
 

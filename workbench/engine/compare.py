@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
-
-from tqdm import TqdmWarning
 
 from workbench.engine.gate import (
     DEFAULT_METRICS,
@@ -34,6 +31,7 @@ from workbench.engine.gate import (
 )
 from workbench.engine.gate.speed import Speed, measure_speeds
 from workbench.errors import EngineError, ModelError, ParameterError
+from workbench.progress import tqdm
 from workbench.runtime import open_engine, open_session
 from workbench.runtime.host import this_host
 from workbench.runtime.manifest import Manifest, find_plans, staleness
@@ -43,11 +41,6 @@ from workbench.tasks.labels import TASKS
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 from workbench.workspace import Policies
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["Comparison", "EngineRow", "choose_plans", "compare_engines", "model_home", "policy_of"]
 

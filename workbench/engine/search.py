@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import TqdmWarning
 
 from workbench.engine.build import build
 from workbench.engine.build.graph import calibration_folder, convert
@@ -36,6 +34,7 @@ from workbench.engine.gate import GateResult, judge, read_answers, read_validati
 from workbench.engine.gate.speed import padded_batches
 from workbench.engine.recipe import Recipe, write_recipe
 from workbench.errors import ParameterError
+from workbench.progress import tqdm
 from workbench.runtime import open_session
 from workbench.runtime.batching import PADDING_BIAS
 from workbench.runtime.manifest import file_sha256
@@ -43,11 +42,6 @@ from workbench.runtime.session import Session
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
 from workbench.workspace import Policies
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["SearchResult", "Sensitivity", "Step", "search"]
 

@@ -15,14 +15,12 @@ import datetime as dt
 import hashlib
 import logging
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from tqdm import TqdmWarning
 
 from workbench.errors import ArchiveError, ParameterError
 from workbench.extract.page import Review
@@ -32,15 +30,11 @@ from workbench.ingest.exports import Record, columns_of, read_records, value_at
 from workbench.ingest.masking import NameMask
 from workbench.ingest.rows import first_shown, review_id
 from workbench.ingest.values import day_of, guess_scale, language_of, rating_of, text_of
+from workbench.progress import tqdm
 from workbench.store.lake import Lake, Upsert
 from workbench.store.tables import TABLES
 from workbench.weeks import Week
 from workbench.workspace import Workspace
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = [
     "FIELDS",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,17 +13,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
-from tqdm import TqdmWarning
-
 from workbench.errors import ArchiveError
 from workbench.extract import extract_page
 from workbench.extract.page import Page
+from workbench.progress import tqdm
 from workbench.store.archive import Archive, Entry
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["POOL_PAYS_S", "Job", "read_pages"]
 

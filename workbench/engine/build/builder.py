@@ -8,14 +8,11 @@ import re
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
-
-from tqdm import TqdmWarning
 
 from workbench.engine.build.graph import (
     CalibrationTexts,
@@ -35,6 +32,7 @@ from workbench.engine.build.profiles import (
 )
 from workbench.errors import EngineError
 from workbench.files import write_bytes, write_text
+from workbench.progress import tqdm
 from workbench.runtime.host import RUNTIMES, Host, runtime_version, this_host
 from workbench.runtime.manifest import (
     MANIFEST,
@@ -49,11 +47,6 @@ from workbench.runtime.manifest import (
 from workbench.runtime.session import reading_digest
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["build", "host", "model_target"]
 

@@ -12,29 +12,22 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from tqdm import TqdmWarning
-
 from workbench.engine.build.layers import layer_precisions
 from workbench.engine.build.progress import make_monitor
 from workbench.engine.build.timings import merged_timings, read_timings
 from workbench.errors import EngineError
+from workbench.progress import tqdm
 from workbench.runtime.host import Host, import_runtime
 from workbench.runtime.manifest import Profile
 from workbench.runtime.trt_plan import library_logger, load_plugins
 
 if TYPE_CHECKING:
     from workbench.engine.graphs.weak import WeakGraph
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = [
     "BuildOptions",

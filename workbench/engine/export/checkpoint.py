@@ -6,14 +6,12 @@ import logging
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from tokenizers import Tokenizer
-from tqdm import TqdmWarning
 
 from workbench.engine.export.card import card_text
 from workbench.engine.export.extra import import_onnx, import_torch, import_transformers
@@ -23,11 +21,7 @@ from workbench.engine.export.parity import check_parity, make_probes, reference_
 from workbench.engine.export.source import Source, fetch_weights, find_source, hash_checkpoint
 from workbench.errors import ModelError
 from workbench.files import write_text
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
+from workbench.progress import tqdm
 
 __all__ = ["export_checkpoint"]
 

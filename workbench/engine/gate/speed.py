@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -10,17 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import TqdmWarning
 
 from workbench.errors import WorkbenchError
+from workbench.progress import tqdm
 from workbench.runtime.batching import bucket_length, pad_batch
 from workbench.runtime.session import Session
 from workbench.tasks.encode import EncodedText, TextEncoder
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 __all__ = ["BATCHES", "Speed", "measure_speeds", "padded_batches"]
 

@@ -183,7 +183,7 @@ def _read(
     *,
     progress: bool,
 ) -> dict[str, Histogram]:
-    from tqdm.auto import tqdm
+    from workbench.progress import tqdm
 
     session = _session(model, tensors)
     histograms = {name: Histogram() for name in tensors}

@@ -16,7 +16,6 @@ What counts, by kind of set:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,17 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import TqdmWarning
 
 from workbench.engine.training.sets import data_set
+from workbench.progress import tqdm
 from workbench.runtime.batching import bucket_length, pad_batch, plan_batches
 from workbench.runtime.session import Session
 from workbench.tasks.labels import ENTITY_TAGS, ENTITY_TYPES, SENTIMENTS, TASKS, TOPICS
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm shows a text bar, and a warning on import that helps nobody.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from workbench.engine.training.batches import Arrays
