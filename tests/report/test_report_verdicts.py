@@ -54,7 +54,7 @@ def put_engine(folder: Path, gate: dict[str, GateResult]) -> str:
     }
     manifest = Manifest(
         engine_id=engine_id_of(**deciding),
-        model="reviews",
+        model=folder.name,
         model_version="1",
         plan="model.onnx",
         plan_sha256="d" * 64,
