@@ -34,7 +34,7 @@ _PACKED: Final = ((8, 1024), (4096, PACKED_TOKENS))
 
 _WIDE: Final = 512
 """A wider network is busy with half as many tokens: on an H100 12 layers of 768 read 16,384 tokens a batch at 0.98 of
-the speed of 32,768, 6 layers of 256 at 0.66. Each context takes half the memory."""
+the speed of 32,768 (two slots), 6 layers of 256 at 0.66. Each context takes half the memory."""
 
 _ONE_TEXT: Final = 128
 """Tokens of the text that the first packed profile chooses kernels for."""
