@@ -13,7 +13,7 @@ from workbench.bench.cpu import PeerResult
 from workbench.bench.process import Peer, PeerError
 from workbench.cli import app
 from workbench.engine.build import build
-from workbench.engine.gate import judge
+from workbench.engine.gate import judge, processor
 from workbench.errors import ModelError, ParameterError
 from workbench.runtime.manifest import read_manifest, write_manifest
 from workbench.tasks.labels import TASKS
@@ -77,7 +77,7 @@ def judged(tmp_path_factory):
     for task in TASKS:
         labels = {"sentiment": "positive", "topics": ("bug",), "entities": ((0, 4, "product"),)}[task]
         texts = [labels] * 900
-        result = judge(task, texts, texts, texts, budget=1.0).with_speed(200, 100, measured_on="test")
+        result = judge(task, texts, texts, texts, budget=1.0).with_speed(200, 100, measured_on=processor())
         gate[task] = result.to_dict()
     path = folder / "plans" / passed.engine_id
     write_manifest(path, dataclasses.replace(read_manifest(path), gate=gate))

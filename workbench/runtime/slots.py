@@ -208,14 +208,18 @@ class _Recorded:
 
 
 class Slot:
-    """One batch at a time. The device must be active in every call. Raises OutOfDeviceMemory when it has no room."""
+    """One batch at a time. The device must be active in every call. Raises OutOfDeviceMemory when it has no room.
 
-    def __init__(self, device: Device, plan: ContextMaker, sizes: SlotSizes) -> None:
+    ``graphs``: whether it records batches of few shapes. Recording one takes 20 ms and more, a graph saves a tenth of
+    a millisecond: one slot of a session is enough, the one that is taken first.
+    """
+
+    def __init__(self, device: Device, plan: ContextMaker, sizes: SlotSizes, *, graphs: bool = True) -> None:
         self._device, self._plan = device, plan
         self._memory: list[DeviceMemory | PinnedMemory] = []
         self._flight: _Flight | None = None
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
-        self._keeps_graphs = True
+        self._keeps_graphs = graphs
         self._turn = 0
         self._contexts: list[_Context] = []
         # What is not copied comes last.

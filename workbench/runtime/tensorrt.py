@@ -388,7 +388,7 @@ class _Machine:
             )
             try:
                 for _ in range(batching.slots):
-                    self._slots.append(Slot(self.device, plan, sizes))
+                    self._slots.append(Slot(self.device, plan, sizes, graphs=not self._slots))
             except ProfileTaken as error:
                 if self._slots:
                     logger.warning(
