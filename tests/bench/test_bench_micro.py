@@ -24,7 +24,9 @@ def session(tmp_path_factory):
 def test_requests_on_a_timetable(session):
     found = measure_micro(session, TEXTS, threads=8, seconds=0.5, rate=100, tasks=["sentiment"])
     assert 45 <= found.requests <= 55
-    assert found.requests_per_s == found.requests / 0.5
+    assert found.requests_per_s == pytest.approx(
+        found.requests / 0.5, rel=0.2
+    )  # what is answered after the end is late
     assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms <= found.max_ms
     assert found.mean_batch >= 1
     assert not found.passed, "100 requests a second are below the bar, however quick"

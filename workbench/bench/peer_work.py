@@ -30,8 +30,8 @@ __all__ = ["MOST_TOKENS", "Work", "closure_of", "package_mb", "read_texts_file",
 MOST_TOKENS = 512
 """Longer texts are cut, on all sides alike."""
 
-_FIRST = 64
-"""Texts that a peer is timed with before it is asked for more."""
+_SLICES = (32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64)
+"""How many texts are read at a time, where not all of them."""
 _FEWEST_SINGLES, _MOST_SINGLES = 20, 5000
 
 Run = Callable[[int, int], int]
@@ -73,7 +73,11 @@ class Work(Protocol):
 def serve_work(work: Work, *, texts: int, about: str, packages: Iterable[str], **more: Callable[..., Any]) -> None:
     """Answer the bench until it closes the pipe. ``texts``: how many there are; ``more``: further requests."""
     pace = {"network": _Pace(texts), "read": _Pace(texts)}
-    named = tuple(packages)
+    sizes = package_mb(packages)  # now, while other peers start
+
+    def settle(kind: str, seconds: float, patience: float) -> dict[str, Any]:
+        run = work.run_network if kind == "network" else work.read_texts
+        return {"texts": pace[kind].settle(run, seconds, patience)}
 
     def single(kind: str, seconds: float, tokens: int | None = None) -> dict[str, Any]:
         def one(turn: int) -> None:
@@ -104,11 +108,12 @@ def serve_work(work: Work, *, texts: int, about: str, packages: Iterable[str], *
             "load": load,
             "warm": work.warm,
             "logits": lambda texts: {"logits": [list(map(float, row)) for row in work.logits(texts)]},
+            "settle": settle,
             "network": lambda seconds: pace["network"].measure(work.run_network, seconds),
             "read": lambda seconds: pace["read"].measure(work.read_texts, seconds),
             "single": single,
             "file": file,
-            "facts": lambda: {**work.facts(), "peak_mb": peak_mb(), "packages": package_mb(named)},
+            "facts": lambda: {**work.facts(), "peak_mb": peak_mb(), "packages": sizes},
             **more,
         },
         about=about,
@@ -121,32 +126,38 @@ def read_texts_file(path: Path) -> list[str]:
 
 
 class _Pace:
-    """Asks for about as many texts at a time as fit into the time that is given, from the speed so far."""
+    """Reads the same texts again and again, as many as fit into the time that is given."""
 
     def __init__(self, texts: int) -> None:
         self.texts = texts
-        self.rate = 0.0
+        self.size = 0
+
+    def settle(self, run: Run, seconds: float, patience: float) -> int:
+        """Find how many texts take at most ``seconds``, and read them until that takes no longer any less: then every
+        shape was met. Ends after ``patience`` seconds in any case; gives the number of texts.
+        """
+        end = time.perf_counter() + patience
+        rate = 0.0
+        while True:
+            fitting = (size for size in (self.texts, *_SLICES) if size <= min(self.texts, rate * seconds))
+            before, size = (rate if self.size else 0.0), next(fitting, min(self.texts, _SLICES[-1]))
+            start = time.perf_counter()
+            run(0, size)
+            rate = size / (time.perf_counter() - start)
+            settled = size == self.size and rate < 1.05 * before
+            self.size = size
+            if settled or time.perf_counter() >= end:
+                return size
 
     def measure(self, run: Run, seconds: float) -> dict[str, Any]:
         """Run for about ``seconds``: {"texts", "tokens", "seconds"}."""
-        if not self.rate:
-            for count in (min(_FIRST, self.texts), min(8 * _FIRST, self.texts)):
-                start = time.perf_counter()
-                run(0, count)
-                self.rate = count / (time.perf_counter() - start)
-                if count / self.rate > seconds:
-                    break
+        size = self.size or self.settle(run, seconds, 0)
         done = tokens = 0
         start = time.perf_counter()
-        while (passed := time.perf_counter() - start) < 0.9 * seconds:
-            at = done % self.texts
-            wanted = max(1, round(self.rate * (seconds - passed)))
-            end = min(self.texts, at + wanted)
-            tokens += run(at, end)
-            done += end - at
-        took = time.perf_counter() - start
-        self.rate = done / took
-        return {"texts": done, "tokens": tokens, "seconds": took}
+        while not done or time.perf_counter() - start < 0.9 * seconds:
+            tokens += run(0, size)
+            done += size
+        return {"texts": done, "tokens": tokens, "seconds": time.perf_counter() - start}
 
 
 def _latencies(one: Callable[[int], None], seconds: float) -> list[float]:

@@ -207,7 +207,8 @@ class Peer:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
         self._errors.close()
 
     def __enter__(self) -> Peer:
