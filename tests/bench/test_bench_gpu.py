@@ -397,7 +397,7 @@ def measured():
     packages = {"numpy": 60.0, "tokenizers": 12.0, "pycuda": 8.0, "tensorrt": 1700.0, "polars": 90.0}
     packed = record(
         2_400_000, 40_000, ours=True, layout="packed",
-        single_128={"p50_ms": 1.2, "p99_ms": 1.4, "n": 400}, 
+        single_128={"p50_ms": 1.2, "p99_ms": 1.4, "n": 400},
         busy={"session_file": 0.9, "nvml_file": 0.86, "nvml_read": 0.7},
         device_mb=900.0, packages=packages, closure=["numpy", "tokenizers", "pycuda"],
     )  # fmt: skip
