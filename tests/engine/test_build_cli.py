@@ -207,25 +207,26 @@ def test_build_says_what_it_made(home):
     assert shown.endswith("Next: workbench engines compare\n")
 
 
+def recipe_of(folder, **more):
+    """What a search of the model in ``folder`` might have kept."""
+    return Recipe(
+        model="small",
+        model_sha256=file_sha256(folder / "model.onnx"),
+        budget=1.0,
+        method="minmax",
+        keep=("layer0.attention",),
+        delta=-0.2,
+        verdict="pass",
+        made_at="2026-11-22T22:00:00+00:00",
+        **more,
+    )
+
+
 def test_mixed_takes_what_a_search_found(home):
     folder = home / "engines" / "small"
     with pytest.raises(EngineError, match="Search first: workbench engines search --task entities"):
         build_engines([folder], ["mixed"], task="entities", runtime="onnxruntime", progress=False)
-    write_recipe(
-        folder,
-        Recipe(
-            task="entities",
-            model="small",
-            model_sha256=file_sha256(folder / "model.onnx"),
-            metric="entity_f1",
-            budget=1.0,
-            method="minmax",
-            keep=("layer0.attention",),
-            delta=-0.2,
-            verdict="pass",
-            made_at="2026-11-22T22:00:00+00:00",
-        ),
-    )
+    write_recipe(folder, recipe_of(folder, task="entities", metric="entity_f1"))
     [manifest] = build_engines([folder], ["mixed"], runtime="onnxruntime", progress=False)
     assert (manifest.precision, manifest.recipe) == ("mixed", ("layer0.attention",))
     assert manifest.calibration["method"] == "minmax"
@@ -271,19 +272,7 @@ def test_mixed_takes_the_texts_of_the_search(home, tmp_path):
     folder = home / "engines" / "small"
     own = tmp_path / "own"
     shutil.copytree(CALIBRATION, own, ignore=shutil.ignore_patterns("validation*", "training"))
-    recipe = Recipe(
-        task="topics",
-        model="small",
-        model_sha256=file_sha256(folder / "model.onnx"),
-        metric="macro_f1",
-        budget=1.0,
-        method="minmax",
-        keep=("layer0.attention",),
-        delta=-0.2,
-        verdict="pass",
-        made_at="2026-11-22T22:00:00+00:00",
-        calibration=str(own),
-    )
+    recipe = recipe_of(folder, task="topics", metric="macro_f1", calibration=str(own))
     write_recipe(folder, recipe)
     [manifest] = build_engines([folder], ["mixed"], runtime="onnxruntime", progress=False)
     assert manifest.options == {"calibration": str(own)}

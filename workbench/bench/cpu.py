@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import statistics
 import sys
@@ -25,6 +24,7 @@ from typing import Any, Final
 import polars as pl
 
 from workbench.bench.process import Peer, PeerError
+from workbench.engine.gate.machine import processor_name
 from workbench.errors import ModelError, ParameterError
 from workbench.runtime.manifest import Manifest
 from workbench.runtime.onnx import usable_cores
@@ -230,7 +230,7 @@ def run(
         texts=len(sample),
         mean_characters=statistics.mean(map(len, sample)),
         cores=usable_cores(),
-        machine=_processor(),
+        machine=processor_name(),
         engines=tuple(chosen),
         verdicts=tuple(f"{name}: {explain(folder, manifest, 'sentiment')}" for name, (_, manifest) in chosen.items()),
         load=load,
@@ -367,12 +367,3 @@ def _measure(
 
 def _quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -244,27 +244,27 @@ class Bench:
     def _file(self, running: Running, texts: Texts, tasks: Sequence[str]) -> None:
         """A short file first, which loads what files need, and whose rate says how long the one that counts is."""
         ours = running.plan.ours
-        answer = self._read_file(running, texts, tasks, _PILOT_ROWS[ours])
-        if answer is None:
+        pilot = self._read_file(running, texts, tasks, _PILOT_ROWS[ours])
+        if pilot is None:
             return
+        answer, _ = pilot
         # Starting is most of a short file's time for us.
         rate = (3 if ours else 1) * answer["rows"] / answer["seconds"]
         rows = round(min(rate, _FILE_RATE) * _FILE_SECONDS[ours] * self.seconds)
         before = self._busy_s(running)
-        found = self._read_file(running, texts, tasks, max(rows, _PILOT_ROWS[False]), watched=True)
+        found = self._read_file(running, texts, tasks, max(rows, _PILOT_ROWS[False]))
         if found is not None:
-            seen = found.pop("seen")
-            running.record.setdefault("files", {})["+".join(tasks)] = found
+            answer, seen = found
+            running.record.setdefault("files", {})["+".join(tasks)] = answer
             if "entities" not in tasks:
-                self._note_busy(running, "file", before, found["seconds"], seen)
+                self._note_busy(running, "file", before, answer["seconds"], seen)
 
     def _read_file(
-        self, running: Running, texts: Texts, tasks: Sequence[str], rows: int, *, watched: bool = False
-    ) -> dict[str, Any] | None:
+        self, running: Running, texts: Texts, tasks: Sequence[str], rows: int
+    ) -> tuple[dict[str, Any], Watched | None] | None:
         source = texts.file_of(rows)
         out = source.with_name("scored.parquet")
-        found = self._ask(running, "file", optional=True, source=str(source), out=str(out), tasks=list(tasks))
-        return None if found is None else {**found[0], **({"seen": found[1]} if watched else {})}
+        return self._ask(running, "file", optional=True, source=str(source), out=str(out), tasks=list(tasks))
 
     def _micro(self, running: Running, tasks: Sequence[str]) -> None:
         for name, rate, length in (("free", None, 1.0), ("paced", _PACED, 4.0)):

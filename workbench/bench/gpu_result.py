@@ -172,23 +172,8 @@ def _bars(models: Mapping[str, Mapping[str, Record]]) -> Iterator[Bar]:
         f"{{:.2f}} ms ({name})",
         "1.0 ms",
     )
-    name, small = _best(bert, _network_rate, precision="int8")
-    yield _least(
-        "BERT-base INT8, network: times FP16 (random weights, no gate)",
-        1.3,
-        ratio(small, fastest, "network"),
-        f"{{:.2f}} x ({name})",
-        "1.3 x",
-    )
-    _, own = _best(bundled, _network_rate, precision="fp16")
-    name, small = _best(bundled, _network_rate, precision="int8")
-    yield _least(
-        "Bundled model INT8, network: times FP16",
-        1.3,
-        ratio(small, own, "network"),
-        f"{{:.2f}} x ({name})",
-        "1.3 x",
-    )
+    yield _int8("BERT-base INT8, network: times FP16 (random weights, no gate)", bert)
+    yield _int8("Bundled model INT8, network: times FP16", bundled)
     reading = reading or fastest
     yield _busy_bar(reading.get("busy", {}))
     yield _memory(reading, bert.get(FP32, {}))
@@ -202,6 +187,12 @@ def _bars(models: Mapping[str, Mapping[str, Record]]) -> Iterator[Bar]:
     )
     yield _micro(bundled)
     yield _runtime_size([*bundled.values(), *bert.values()])
+
+
+def _int8(what: str, peers: Mapping[str, Record]) -> Bar:
+    _, half = _best(peers, _network_rate, precision="fp16")
+    name, whole = _best(peers, _network_rate, precision="int8")
+    return _least(what, 1.3, ratio(whole, half, "network"), f"{{:.2f}} x ({name})", "1.3 x")
 
 
 def _busy_bar(busy: Mapping[str, float | None]) -> Bar:

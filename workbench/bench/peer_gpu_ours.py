@@ -74,11 +74,12 @@ class _Work:
     def warm(self, seconds: float) -> dict[str, Any]:
         for count in (1, 64, 4096 if self.opened.backend == "tensorrt" else 64):
             self.run_network(0, min(count, len(self.texts)))
-        if getattr(getattr(self.opened, "manifest", None), "layout", "") == "packed":
+        manifest = getattr(self.opened, "manifest", None)
+        if manifest is not None and manifest.layout == "packed":
             # Single texts of each size are recorded once, in 20 ms; padded engines take ten times that for each.
             for tokens in range(_STEP, min(MOST_TOKENS, self.opened.spec.max_tokens) + 1, _STEP):
                 self.one_network(tokens, 0)
-        batching = getattr(getattr(self.opened, "manifest", None), "batching", None)
+        batching = manifest.batching if manifest is not None else None
         kept = {key: value for key, value in (batching or {}).items() if key != "measured"}
         return {"batching": kept}
 

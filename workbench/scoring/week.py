@@ -341,20 +341,16 @@ def _read(
             # A scorer of one session: every row of it is by one engine.
             items, started = list(waiting.items()), perf_counter()
             with closing(Scorer({session: tasks})) as scorer:
-                chunks = ([text for _, text in part] for part in _parts(items))
+                parts = [items[start:end] for start, end in split_texts([text for _, text in items])]
+                chunks = ([text for _, text in part] for part in parts)
                 scored = scorer.score_chunks(chunks, expected=len(items), advance=advance)
                 with closing(scored):
-                    for block in _blocks(zip(_parts(items), scored, strict=True)):
+                    for block in _blocks(zip(parts, scored, strict=True)):
                         ids = [text_id for part, _ in block for text_id, _ in part]
                         lake.upsert("scores", _rows(ids, pl.concat(frame for _, frame in block), tasks))
                         read.update(ids)
             seconds += perf_counter() - started
     return read, seconds
-
-
-def _parts(items: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
-    for start, end in split_texts([text for _, text in items]):
-        yield items[start:end]
 
 
 def _blocks(parts: Iterable[_Scored]) -> Iterator[list[_Scored]]:

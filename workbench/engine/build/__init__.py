@@ -4,6 +4,7 @@
     layout    padded or packed, and why
     graph     the network in a precision, with the ranges an INT8 one needs
     profiles  optimization profiles from how long texts are
+    timings   what a builder measured of each kernel, kept for later builds
     ort       the plan for onnxruntime: the graph itself, run once
     trt       everything in which TensorRT's versions differ
     layers    what the engine inspector says: the precision layers really run in

@@ -132,9 +132,8 @@ def convert(
         cached = ranges.cached
         facts = {"method": method, "data_sha256": texts.data.sha256, "n": ranges.n, "ranges_sha256": ranges.sha256}
     if layout == "packed":
-        model = _packed(model, spec, precision, ranges, cache)
-        width = _table(model).dims[1]
-        return ConvertedGraph(model.SerializeToString(deterministic=True), precision, facts, cached, width)
+        data, width = _packed(model, spec, precision, ranges, cache)
+        return ConvertedGraph(data, precision, facts, cached, width)
     if precision == "fp16":
         model = to_fp16(model)
     elif ranges is not None:
@@ -169,31 +168,29 @@ def _check_packable(model: Any, spec: ModelSpec, precision: str) -> None:
         raise UnpackableError(str(error)) from None
 
 
-def _packed(model: Any, spec: ModelSpec, precision: str, ranges: Any, cache: Path) -> Any:
+def _packed(model: Any, spec: ModelSpec, precision: str, ranges: Any, cache: Path) -> tuple[bytes, int]:
+    """The packed graph, found to answer as ``model``, and the width of its hidden states."""
     from workbench.engine.graphs.agree import check_agreement
     from workbench.engine.graphs.check import check_packed
     from workbench.engine.graphs.packed import DEFAULT_FORM, to_packed
 
     packed = to_packed(model, precision=cast(Any, precision), max_tokens=spec.max_tokens, ranges=ranges)
     check_packed(packed, precision)
-    digest = hashlib.sha256(packed.SerializeToString(deterministic=True)).hexdigest()
-    stamp = _stamp(cache, file_sha256(spec.onnx), digest)
+    data: bytes = packed.SerializeToString(deterministic=True)
+    # Embeddings of the tokens.
+    vocabulary, width = next(item.dims for item in packed.graph.initializer if item.name == "tokens.table")
+    stamp = _stamp(cache, file_sha256(spec.onnx), hashlib.sha256(data).hexdigest())
     if not stamp.is_file():
-        check_agreement(model, form=DEFAULT_FORM, vocabulary=_table(packed).dims[0])
+        check_agreement(model, form=DEFAULT_FORM, vocabulary=vocabulary)
         if runtime_version("onnxruntime") is not None:  # without it nothing was compared
             write_text(stamp, "")
-    return packed
+    return data, width
 
 
 def _stamp(cache: Path, model_sha256: str, packed_sha256: str) -> Path:
     """The file that says that a packed graph was found to answer as the padded one it is made from."""
     parts = json.dumps([_CONVERTER, model_sha256, packed_sha256])
     return cache / f"agrees-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
-
-
-def _table(packed: Any) -> Any:
-    """Embeddings of the tokens [vocabulary, width]."""
-    return next(item for item in packed.graph.initializer if item.name == "tokens.table")
 
 
 def calibration_folder(given: Path | None = None) -> Path:

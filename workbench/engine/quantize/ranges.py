@@ -22,6 +22,7 @@ from workbench.engine.quantize.calibration import CalibrationSet, check_represen
 from workbench.engine.quantize.histogram import METHODS, Histogram, Method
 from workbench.errors import CalibrationError, ModelError
 from workbench.files import write_text
+from workbench.runtime.session import file_sha256
 from workbench.tasks.encode import EncodedText, TextEncoder
 from workbench.tasks.precision import DEFAULT_RANGE_METHOD
 from workbench.tasks.spec import ModelSpec, load_spec
@@ -118,7 +119,7 @@ def collect_ranges(
         raise CalibrationError(f"No calibration method is named {method!r}. Use one of: {', '.join(METHODS)}")
     check_representative(calibration_set, languages=languages)
     spec = load_spec(model_folder)
-    model_sha256 = hashlib.sha256(spec.onnx.read_bytes()).hexdigest()
+    model_sha256 = file_sha256(spec.onnx)
     path = ranges_path(cache, spec, model_sha256, calibration_set, layout) if cache is not None else None
     model = onnx.load(str(spec.onnx))
     tensors = _needed(model, layout)
@@ -147,7 +148,7 @@ def ranges_path(
     cache: Path, spec: ModelSpec, model_sha256: str, data: CalibrationSet, layout: str = "padded"
 ) -> Path:
     """The file in ``cache`` for a model, its calibration texts and a layout, whatever the method."""
-    parts = [_COLLECTOR, model_sha256, hashlib.sha256(spec.tokenizer.read_bytes()).hexdigest(), data.sha256]
+    parts = [_COLLECTOR, model_sha256, file_sha256(spec.tokenizer), data.sha256]
     digest = hashlib.sha256(json.dumps([*parts, spec.max_tokens]).encode()).hexdigest()
     return cache / f"ranges-{'' if layout == 'padded' else f'{layout}-'}{digest[:16]}.json"
 
