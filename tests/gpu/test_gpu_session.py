@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -281,6 +282,30 @@ def test_single_texts_as_graphs_give_the_same(any_layout, caplog):
         before = plain.run_packed(many, outputs)
         after = session.run_packed(many, outputs)
         assert all(np.abs(before[name] - after[name]).max() < 0.1 for name in outputs)
+
+
+def test_few_texts_as_graphs_give_the_same(any_layout, caplog):
+    model = model_of(any_layout)
+    with (
+        TensorRtSession(model, engine=any_layout, batching={"graphs": True, "slots": 2}) as session,
+        TensorRtSession(model, engine=any_layout, batching={"graphs": False}) as plain,
+    ):
+        outputs = list(session.spec.outputs)
+        session.prepare(outputs)
+        session.prepare(outputs)  # what is there is not made again
+        chance = np.random.default_rng(8)
+        for count in (2, 3, 5, 9, 17, 40, 64, 65, 1, 2):
+            sizes = np.minimum(chance.geometric(1 / 20, count), session.spec.max_tokens)
+            texts = texts_of(sizes, session.encoder.vocabulary_size, count)
+            expected = plain.run_packed(texts, outputs)
+            with ThreadPoolExecutor(3) as pool:  # so that every slot has its turn
+                found = list(pool.map(session.run_packed, [texts] * 6, [outputs] * 6))
+            for name in outputs:
+                near = 0.1 * max(1.0, float(expected[name].std()))
+                assert all(np.abs(values[name] - expected[name]).max() < near for values in found)
+        assert "without CUDA graphs" not in caplog.text
+        with pytest.raises(ModelError, match="nonsense"):
+            session.prepare(["nonsense"])
 
 
 def test_ten_thousand_batches_take_no_more_memory(engine):

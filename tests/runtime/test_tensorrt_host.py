@@ -20,14 +20,18 @@ from workbench.runtime.device_plan import (
     buffer_bytes,
     choose_batching,
     fallbacks,
+    few_shapes,
+    few_texts,
     pick_profile,
     plan_packed,
     plan_padded,
     single_text,
+    small_batches,
 )
 from workbench.runtime.host import runtime_version
 from workbench.runtime.manifest import Profile
-from workbench.runtime.slots import BusyClock, SlotPool
+from workbench.runtime.slot_pool import SlotPool
+from workbench.runtime.slots import BusyClock
 from workbench.runtime.trt_plan import library_logger
 
 LONGEST, PAD = 48, 3
@@ -202,6 +206,56 @@ def test_a_single_text_gets_one_of_few_shapes(size, layout):
     else:
         assert batch.key[1:] in ((1, 32), (1, 64), (1, 96), (1, 128))
     check(compute(layout, [batch], texts, batching, longest=128), texts)
+
+
+GRAPHS = (Profile((1, 1), (8, 400), (64, 2048)), Profile((1, 1), (600, 30000), (4096, 32768)))
+
+
+@given(st.lists(st.one_of(st.integers(1, 60), st.integers(1, 512)), min_size=1, max_size=64))
+def test_a_few_texts_get_one_of_few_shapes(sizes):
+    texts = texts_of(sizes)
+    batching = choose_batching(None, layout="packed", profiles=GRAPHS, longest=512)
+    batch = few_texts(texts, batching, GRAPHS, longest=512, pad_id=PAD)
+    if sum(sizes) > 3000:
+        assert batch is None or sum(sizes) < 4096
+    else:
+        assert batch.key[1:] in set(few_shapes(batching, GRAPHS, longest=512))
+    if batch is not None:
+        assert batch.texts == len(sizes)
+        assert (
+            batch.shapes[UNREAD][0] >= np.diff(np.append(texts.cu_seqlens, batch.places[0])).max() or batch.rows > 1
+        )
+        assert GRAPHS[batch.profile].fits(batch.rows, batch.places[0])
+        check(compute("packed", [batch], texts, batching, longest=512), texts)
+
+
+def test_many_texts_and_many_tokens_are_not_few():
+    batching = choose_batching(None, layout="packed", profiles=GRAPHS, longest=512)
+    assert few_texts(texts_of([2] * 65), batching, GRAPHS, longest=512, pad_id=PAD) is None
+    assert few_texts(texts_of([512] * 9), batching, GRAPHS, longest=512, pad_id=PAD) is None
+    assert few_texts(texts_of([]), batching, GRAPHS, longest=512, pad_id=PAD) is None
+    small = (Profile((1, 1), (2, 60), (4, 128)),)
+    narrow = choose_batching(None, layout="packed", profiles=small, longest=128)
+    assert few_texts(texts_of([3, 4]), narrow, small, longest=128, pad_id=PAD) is None, "ten rows are too many for it"
+
+
+def test_what_is_prepared_are_the_shapes_that_come():
+    batching = choose_batching(None, layout="packed", profiles=GRAPHS, longest=512)
+    options = {"longest": 512, "pad_id": PAD}
+    made = small_batches(batching, GRAPHS, layout="packed", **options)
+    keys = [batch.key for batch in made]
+    assert len(set(keys)) == len(keys) <= 64
+    assert small_batches(batching, GRAPHS, layout="padded", **options) == []
+    for size in range(1, 513):
+        assert single_text(texts_of([size]), batching, GRAPHS, layout="packed", **options).key in keys
+    chance, padding = np.random.default_rng(5), []
+    for _ in range(500):
+        sizes = np.minimum(chance.geometric(1 / 50, chance.integers(2, 40)), 512)
+        batch = few_texts(texts_of(sizes), batching, GRAPHS, **options)
+        assert batch is not None
+        assert batch.key in keys
+        padding.append(batch.places[0] / sizes.sum() - 1)
+    assert np.median(padding) < 0.35
 
 
 @given(lengths)

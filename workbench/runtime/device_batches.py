@@ -127,8 +127,8 @@ def check_ids(input_ids: NDArray[np.int32], vocabulary: int) -> None:
 class PackedBatch(Batch):
     """Texts ``members`` of ``texts`` (a range, or which ones in any order), without padding.
 
-    ``room``: tokens to fill up to with one more text, whose rows are thrown away, so that texts of different lengths
-    make batches of one shape; ``longest`` is then the length that the engine is told for the longest text.
+    ``fillers``: lengths of more texts, of padding alone, whose rows are thrown away, so that texts of different
+    lengths make batches of one shape; ``longest`` is then the length that the engine is told for the longest text.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class PackedBatch(Batch):
         members: slice | NDArray[np.intp],
         *,
         profile: int,
-        room: int | None = None,
+        fillers: NDArray[np.int32] | None = None,
         longest: int | None = None,
         pad_id: int = 0,
     ) -> None:
@@ -158,8 +158,8 @@ class PackedBatch(Batch):
             self._from += _count_to(len(self._from))
         self.profile = profile
         self.texts, self.tokens = len(self._ends) - 1, int(self._ends[-1])
-        if room is not None:
-            self._ends = np.append(self._ends, np.int32(room))
+        if fillers is not None:
+            self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(fillers, dtype=np.int32)])
         self._lengths = np.diff(self._ends)
         self.rows, total = len(self._lengths), int(self._ends[-1])
         longest = longest or int(self._lengths.max())
@@ -171,7 +171,7 @@ class PackedBatch(Batch):
             "cu_seqlens": (self.rows + 1,),
             UNREAD: (longest,),
         }
-        self.key = (profile, self.rows, total, longest) if room is not None else None
+        self.key = (profile, self.rows, total, longest) if fillers is not None else None
 
     def fill(self, views: Mapping[str, NDArray[Any]]) -> None:
         """Write the inputs that the engine has."""

@@ -24,10 +24,13 @@ __all__ = [
     "buffer_bytes",
     "choose_batching",
     "fallbacks",
+    "few_shapes",
+    "few_texts",
     "pick_profile",
     "plan_packed",
     "plan_padded",
     "single_text",
+    "small_batches",
 ]
 
 _SLOTS: Final = 2
@@ -44,11 +47,20 @@ thousand of them, and 0.1 ms for a batch however small, a part of which other ba
 _FINE, _COARSE, _FINE_UP_TO = 16, 32, 128
 _GRAPH_STEP: Final = 32
 
+_FEW_TEXTS: Final = 64
+_FEW_TOKENS: Final = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+"""Tokens of the batches that few texts are filled up to: a third of a batch is padding at most, and usually a sixth,
+which costs less than the host needs for a batch of a new shape (some 2 ms at six layers on an H100's host)."""
+
+_FEW_LONGEST: Final = {128: 12, 256: 20, 512: 32}
+"""What the longest of few texts is said to have, and tokens for each row of such a batch: rows for two to four times
+the usual number of texts, because texts are of all lengths. Each row costs attention the longest text's square."""
+
 
 @dataclass(frozen=True)
 class Batching:
     """How texts are batched: at most ``token_budget`` tokens (padding included) and ``max_texts`` texts together,
-    ``slots`` batches under way at once, ``graphs``: single texts run as CUDA graphs."""
+    ``slots`` batches under way at once, ``graphs``: single texts and batches of few run as CUDA graphs."""
 
     token_budget: int
     max_texts: int
@@ -239,12 +251,74 @@ def single_text(
         profile = pick_profile(profiles, 2, room)
         if profile is None or told > longest or room > batching.token_budget or batching.max_texts < 2:
             return None
-        return PackedBatch(texts, slice(0, 1), profile=profile, room=room, longest=told, pad_id=pad_id)
+        fillers = np.array([room - length], np.int32)
+        return PackedBatch(texts, slice(0, 1), profile=profile, fillers=fillers, longest=told, pad_id=pad_id)
     room = min(-(-length // _GRAPH_STEP) * _GRAPH_STEP, longest)
     profile = pick_profile(profiles, 1, room)
     if profile is None:
         return None
     return PaddedBatch(texts, np.zeros(1, np.intp), room, profile=profile, pad_id=pad_id, graph=True)
+
+
+def few_texts(
+    texts: PackedTexts, batching: Batching, profiles: Sequence[Profile], *, longest: int, pad_id: int
+) -> PackedBatch | None:
+    """A few texts as a batch of one of few shapes, so that a graph is kept for it: a packed engine's requests from
+    here and there. None where they are many, or too many tokens."""
+    if not 0 < len(texts) <= _FEW_TEXTS or int(texts.cu_seqlens[-1]) >= _FEW_TOKENS[-1]:
+        return None
+    shapes = few_shapes(batching, profiles, longest=longest)
+    made = (_filled(texts, shape, profiles, pad_id=pad_id) for shape in shapes)
+    return next((batch for batch in made if batch is not None), None)
+
+
+def small_batches(
+    batching: Batching, profiles: Sequence[Profile], *, layout: str, longest: int, pad_id: int
+) -> list[Batch]:
+    """A batch of each shape that ``single_text`` and ``few_texts`` use; none for padded engines, which need half a
+    second for each."""
+    if layout != "packed":
+        return []
+
+    def text(length: int) -> PackedTexts:
+        return PackedTexts(np.full(length, pad_id, np.int32), np.array([0, length], np.int32))
+
+    made = [
+        single_text(text(length), batching, profiles, layout=layout, longest=longest, pad_id=pad_id)
+        for length in range(_GRAPH_STEP, longest + 1, _GRAPH_STEP)
+    ] + [
+        _filled(text(1), shape, profiles, pad_id=pad_id) for shape in few_shapes(batching, profiles, longest=longest)
+    ]
+    return [batch for batch in made if batch is not None]
+
+
+def _filled(
+    texts: PackedTexts, shape: tuple[int, int, int], profiles: Sequence[Profile], *, pad_id: int
+) -> PackedBatch | None:
+    """``texts`` as a batch of ``shape``; None where they do not fit."""
+    rows, total, told = shape
+    count, tokens = len(texts), int(texts.cu_seqlens[-1])
+    more, room = rows - count, total - tokens
+    # What fills up is texts too: one token each at least, and none longer than the longest.
+    if not 0 < more <= room <= more * told or int(texts.lengths.max()) > told:
+        return None
+    fillers = np.full(more, room // more, np.int32)
+    fillers[: room % more] += 1
+    profile = _fitting(profiles, rows, total)
+    return PackedBatch(texts, slice(0, count), profile=profile, fillers=fillers, longest=told, pad_id=pad_id)
+
+
+def few_shapes(batching: Batching, profiles: Sequence[Profile], *, longest: int) -> Iterator[tuple[int, int, int]]:
+    """The shapes that ``few_texts`` uses, the smallest first: texts, tokens, and tokens of the longest text."""
+    told: dict[int, int] = {}
+    for size, tokens in _FEW_LONGEST.items():
+        told.setdefault(min(size, longest), tokens)
+    for total in _FEW_TOKENS:
+        for size, tokens in told.items():
+            rows = min(total // tokens, _FEW_TEXTS + _FEW_TEXTS // 4)
+            fits = size <= total <= batching.token_budget and rows <= batching.max_texts
+            if fits and pick_profile(profiles, rows, total) is not None:
+                yield rows, total, size
 
 
 def _rounded(lengths: NDArray[np.int32], longest: int) -> NDArray[np.int64]:

@@ -107,7 +107,8 @@ class MicroBatcher:
 
     While a batch runs the next one gathers, so that batches grow with the load by themselves. At most ``max_queue``
     requests wait; a further caller is held until there is room. ``tasks``: what is read where a request names none;
-    by default all that the model gives. Close the batcher before its session; as a context manager it answers what
+    by default all that the model gives; the session is prepared for small batches of these, which takes a second or
+    two on a GPU. Close the batcher before its session; as a context manager it answers what
     waits and then ends. Raises ParameterError for numbers that make no sense and ModelError for a task that the model
     does not give.
     """
@@ -134,6 +135,7 @@ class MicroBatcher:
         self._wait_when_idle = wait_when_idle
         self._known_tasks: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._tasks = self._checked(tuple(tasks) if tasks is not None else tuple(session.spec.outputs))
+        session.prepare(self._tasks)
         self._queue: deque[_Request] = deque()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # something waits and nobody gathers it

@@ -224,6 +224,10 @@ class OnnxSession:
                 future.cancel()
         return found
 
+    def prepare(self, outputs: Sequence[str]) -> None:
+        """Nothing to prepare on a CPU, but for the names. Raises ModelError for outputs that the model has not."""
+        check_outputs(self._spec, outputs)
+
     def close(self) -> None:
         """Give memory and threads back; a second call does nothing."""
         self._session = None

@@ -83,6 +83,12 @@ class Session(Protocol):
         text gets the same label whatever stands beside it. Raises ModelError as ``run`` does.
         """
 
+    def prepare(self, outputs: Sequence[str]) -> None:
+        """Get ready to answer single texts and batches of a few with ``outputs`` quickly from the first one on.
+
+        Takes a second or two where it helps, no time elsewhere. Raises ModelError as ``run`` does.
+        """
+
     def close(self) -> None:
         """Give memory and threads back; a second call does nothing."""
 

@@ -1,4 +1,4 @@
-"""Slots: what one batch needs to be under way on a GPU, and who has which.
+"""Slots: what one batch needs to be under way on a GPU.
 
 A slot holds execution contexts (one for each optimization profile), a stream, events, and pinned and device buffers.
 A batch is copied in, computed and copied out in the order of the slot's stream; while the GPU works on one slot, the
@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,13 @@ from workbench.runtime.device_batches import UNREAD, Batch, Region, lay_out
 from workbench.runtime.session import is_finite
 from workbench.tasks.spec import OutputKind
 
-__all__ = ["BusyClock", "Slot", "SlotPool", "SlotSizes"]
+__all__ = ["BusyClock", "Slot", "SlotSizes"]
 
 logger = logging.getLogger(__name__)
 
-_GRAPHS: Final = 16
-"""Graphs kept in a slot: a single text has as many lengths where each is a multiple of 32, up to 512."""
-
-Item = TypeVar("Item")
+_GRAPHS: Final = 128
+"""Graphs kept in a slot. A single text has 16 lengths where each is a multiple of 32, up to 512, and batches of few
+have some thirty shapes; each again for other outputs."""
 
 
 class ContextMaker(Protocol):
@@ -55,86 +54,6 @@ class ContextMaker(Protocol):
 
     def complaint(self) -> str:
         """What the library said last, "" if nothing."""
-
-
-@dataclass
-class _Waiter:
-    owner: object
-    ready: threading.Event = field(default_factory=threading.Event)
-    item: Any = None
-
-
-class SlotPool(Generic[Item]):
-    """Things that are handed out one by one, first come, first served. Safe in threads.
-
-    Whoever takes one is its owner until it is given back; ``held`` tells what an owner has, so that an interrupt at
-    any moment loses none. ``closed``: what the ModelError says once the pool is closed.
-    """
-
-    def __init__(self, items: Sequence[Item], *, closed: str) -> None:
-        self._items = list(items)
-        self._owners: list[object | None] = [None] * len(self._items)
-        self._waiting: deque[_Waiter] = deque()
-        self._changed = threading.Condition()
-        self._message = closed
-        self._is_closed = False
-
-    def take(self, owner: object, *, wait: bool = True) -> Item | None:
-        """The next free thing, now ``owner``'s; without ``wait`` None where none is free or others are waiting.
-
-        Raises ModelError when the pool is closed.
-        """
-        with self._changed:
-            self._check()
-            if not self._waiting:
-                for index, own in enumerate(self._owners):
-                    if own is None:
-                        self._owners[index] = owner
-                        return self._items[index]
-            if not wait:
-                return None
-            waiter = _Waiter(owner)
-            self._waiting.append(waiter)
-        try:
-            waiter.ready.wait()
-        finally:
-            with self._changed:
-                if waiter in self._waiting:
-                    self._waiting.remove(waiter)
-        if waiter.item is None:
-            raise ModelError(self._message)
-        item: Item = waiter.item
-        return item
-
-    def give(self, item: Item) -> None:
-        """Give it back: to whoever has waited longest."""
-        with self._changed:
-            index = next(place for place, own in enumerate(self._items) if own is item)
-            if self._waiting:
-                waiter = self._waiting.popleft()
-                self._owners[index] = waiter.owner
-                waiter.item = item
-                waiter.ready.set()
-            else:
-                self._owners[index] = None
-                self._changed.notify_all()
-
-    def held(self, owner: object) -> list[Item]:
-        """What ``owner`` has now."""
-        with self._changed:
-            return [item for item, own in zip(self._items, self._owners, strict=True) if own is owner]
-
-    def close(self, *, timeout: float) -> bool:
-        """Hand out nothing more, and wait until all is back; False when that took longer than ``timeout`` seconds."""
-        with self._changed:
-            self._is_closed = True
-            while self._waiting:
-                self._waiting.popleft().ready.set()
-            return self._changed.wait_for(lambda: all(own is None for own in self._owners), timeout)
-
-    def _check(self) -> None:
-        if self._is_closed:
-            raise ModelError(self._message)
 
 
 class BusyClock:
@@ -210,8 +129,8 @@ class _Recorded:
 class Slot:
     """One batch at a time. The device must be active in every call. Raises OutOfDeviceMemory when it has no room.
 
-    ``graphs``: whether it records batches of few shapes. Recording one takes 20 ms and more, a graph saves a tenth of
-    a millisecond: one slot of a session is enough, the one that is taken first.
+    ``graphs``: whether it records single texts as they come. Recording one takes 20 ms and more, a graph saves a
+    tenth of a millisecond: one slot of a session is enough, the one that is taken first. ``record`` is for all.
     """
 
     def __init__(self, device: Device, plan: ContextMaker, sizes: SlotSizes, *, graphs: bool = True) -> None:
@@ -220,6 +139,7 @@ class Slot:
         self._flight: _Flight | None = None
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
         self._keeps_graphs = graphs
+        self._can_record = True
         self._turn = 0
         self._contexts: list[_Context] = []
         # What is not copied comes last.
@@ -246,8 +166,19 @@ class Slot:
             self.free()
             raise
 
-    def start(self, batch: Batch, wanted: Sequence[str]) -> None:
-        """Fill the buffers and queue everything. Raises ModelError when the engine does not take the batch."""
+    def record(self, batch: Batch, wanted: Sequence[str]) -> bool:
+        """Have a graph for batches of this shape; whether that worked."""
+        self.start(batch, wanted, record=True)
+        if self._flight is not None:
+            self._flight.events[-1].synchronize()
+        self._flight = None
+        return (batch.key, tuple(wanted)) in self._graphs
+
+    def start(self, batch: Batch, wanted: Sequence[str], *, record: bool = False) -> None:
+        """Fill the buffers and queue everything. Raises ModelError when the engine does not take the batch.
+
+        ``record``: make a graph of it where there is none, as is done with single texts anyway.
+        """
         if self._flight is not None:  # an interrupt cut short the wait for it
             self.settle()
         inputs, outputs, taken = self._regions(batch)
@@ -256,7 +187,10 @@ class Slot:
         begun, computed, done = self._events[self._turn]
         self._turn = 1 - self._turn
         self._flight = _Flight(batch, {name: outputs[name] for name in wanted}, (begun, computed, done))
-        recorded = self._recorded(batch, inputs, outputs, taken, wanted) if batch.key is not None else None
+        recorded = None
+        if batch.key is not None:
+            record = record or (self._keeps_graphs and batch.texts == 1)
+            recorded = self._recorded(batch, inputs, outputs, taken, wanted, record=record)
         if recorded is not None:
             begun.record(self.stream)
             recorded.graph.launch(self.stream)
@@ -377,13 +311,15 @@ class Slot:
         outputs: Mapping[str, Region],
         taken: int,
         wanted: Sequence[str],
+        *,
+        record: bool,
     ) -> _Recorded | None:
-        """The graph for batches of this shape, recorded now where there is none; None where that does not work."""
+        """The graph for batches of this shape; where there is none it is made now, with ``record``, if it can be."""
         key = (batch.key, tuple(wanted))
         if key in self._graphs:
             self._graphs.move_to_end(key)
             return self._graphs[key]
-        if not self._keeps_graphs:
+        if not (record and self._can_record):
             return None
 
         def work() -> None:
@@ -399,7 +335,7 @@ class Slot:
             made = _Recorded(self._device.capture(self.stream, work), context)
         except Exception as error:  # whatever the library cannot do in a graph, it can do without
             logger.warning("Single texts run without CUDA graphs: %s", error)
-            self._keeps_graphs = False
+            self._can_record = False
             return None
         while len(self._graphs) >= _GRAPHS:
             self._graphs.popitem(last=False)[1].graph.free()
