@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.bench import GpuBench, gpu, gpu_figure, gpu_meter, gpu_peers, gpu_result, peer_work, process, run_gpu
+from workbench.bench.gpu_measure import Running
 from workbench.bench.process import Peer, PeerError, clean_environment
 from workbench.bench.shapes import BERT_BASE, LABELS, Shape, make_model
 from workbench.bench.texts import calibration_texts, make_texts
@@ -250,6 +251,18 @@ def test_busy_needs_samples_that_settled():
     assert seen.busy == pytest.approx(0.9)
     assert seen.grown_mb == 50
     assert gpu_meter.Watched([(0.1, 1.0), (0.6, 1.0)]).busy is None
+
+
+def test_memory_of_single_requests_is_told_apart():
+    plan = gpu_peers.PeerPlan("ours", "ours", (sys.executable,), {}, {})
+    with Peer("ours", [sys.executable, "-c", ""], environment={}, wait=False) as peer:
+        running = Running(plan, peer, {})
+        running.hold(gpu_meter.Watched([], 100.0, 150.0, 400.0), peak=True)
+        assert (running.held_mb, running.record["device_mb"]) == (50.0, 300.0)
+        running.hold(gpu_meter.Watched([], 150.0, 250.0, 260.0), peak=True, requests=True)
+        assert (running.held_mb, running.record) == (50.0, {"device_mb": 300.0, "requests_mb": 100.0})
+        running.hold(gpu_meter.Watched([], 250.0, 250.0, 520.0), peak=True)
+        assert running.record["device_mb"] == 320.0
 
 
 # A whole run, on the CPU

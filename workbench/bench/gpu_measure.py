@@ -44,13 +44,15 @@ _USUAL_PATIENCE_S: Final = 60.0
 
 @dataclass
 class Running:
-    """A peer that was started. ``held_mb``: device memory it holds between its turns; ``peak_mb``: at most."""
+    """A peer that was started. ``held_mb``: device memory it holds between its turns; ``peak_mb``: at most;
+    ``requests_mb``: what it took besides, and keeps, to be quick with single requests."""
 
     plan: PeerPlan
     peer: Peer
     record: dict[str, Any]
     held_mb: float = 0.0
     peak_mb: float = 0.0
+    requests_mb: float = 0.0
     alive: bool = True
 
     def fail(self, why: str) -> None:
@@ -60,9 +62,13 @@ class Running:
         logger.warning("%s is out: %s", self.plan.name, why)
         self.peer.close()
 
-    def hold(self, seen: Watched | None, *, peak: bool) -> None:
-        """Count the memory that was taken in its turn as its own; ``peak``: also what it gave back in it."""
-        if seen is not None:
+    def hold(self, seen: Watched | None, *, peak: bool, requests: bool = False) -> None:
+        """Count the memory that was taken in its turn as its own; ``peak``: also what it gave back in it;
+        ``requests``: apart, as what single requests need."""
+        if seen is not None and requests:
+            self.requests_mb += seen.grown_mb
+            self.record["requests_mb"] = self.requests_mb
+        elif seen is not None:
             if peak:
                 self.peak_mb = max(self.peak_mb, self.held_mb + seen.most_mb - seen.before_mb)
             self.held_mb += seen.grown_mb
@@ -269,7 +275,8 @@ class Bench:
     def _micro(self, running: Running, tasks: Sequence[str]) -> None:
         for name, rate, length in (("free", None, 1.0), ("paced", _PACED, 4.0)):
             seconds = max(1.0, length * self.seconds)
-            found = self._ask(running, "micro", optional=True, seconds=seconds, rate=rate, tasks=list(tasks))
+            wanted: dict[str, Any] = {"seconds": seconds, "rate": rate, "tasks": list(tasks)}
+            found = self._ask(running, "micro", optional=True, requests=True, **wanted)
             if found is not None:
                 running.record.setdefault("micro", {})[name] = found[0]
 
@@ -301,7 +308,14 @@ class Bench:
                 busy[name] = max(busy.get(name, 0.0), share)
 
     def _ask(
-        self, running: Running, do: str, *, peak: bool = True, optional: bool = False, **request: Any
+        self,
+        running: Running,
+        do: str,
+        *,
+        peak: bool = True,
+        optional: bool = False,
+        requests: bool = False,
+        **request: Any,
     ) -> tuple[dict[str, Any], Watched | None] | None:
         """One request in the peer's own turn. None where the peer is out, or where it fails now.
 
@@ -318,7 +332,7 @@ class Bench:
             else:
                 running.fail(f"{do}: {error}")
             return None
-        running.hold(seen, peak=peak)
+        running.hold(seen, peak=peak, requests=requests)
         return answer, seen
 
     @contextmanager

@@ -8,7 +8,8 @@ The results are plain types from the start, because they are written to a file a
 A record has what was measured of one peer; what was not is not there. ``state``: "measured", "failed" or "absent",
 with ``why``. ``network`` and ``read``: rounds of {"texts", "tokens", "seconds"}. ``single_128``, ``single_real`` and
 ``single_text``: {"p50_ms", "p99_ms", "n"}. ``files``: {"sentiment+topics": {"rows", "seconds"}, ...}. ``busy``:
-shares of time in which the GPU worked. ``device_mb``, ``host_mb``: memory at most. ``micro``: workbench.bench.micro.
+shares of time in which the GPU worked. ``device_mb``, ``host_mb``: memory at most; ``requests_mb``: what single
+requests took of the device's besides. ``micro``: workbench.bench.micro.
 """
 
 from __future__ import annotations
@@ -336,6 +337,8 @@ def _remarks(name: str, record: Record) -> Iterator[str]:
                 f"requests a second, p50 {found['p50_ms']:.1f} ms, p99 {found['p99_ms']:.1f} ms, "
                 f"{found['mean_batch']:.1f} texts a batch"
             )
+    if record.get("requests_mb"):
+        yield f"- {name}, device memory for the graphs of single requests besides: {record['requests_mb']:,.0f} MB"
     if "difference" in record:
         yield (
             f"- {name}: logits within {record['difference']:.2g} of onnxruntime in FP32 (their spread is "
