@@ -483,10 +483,10 @@ def test_query_key_and_value_have_one_range(wide):
 
 def test_packed_profiles():
     made = make_packed_profiles([20, 55, 90], max_tokens=512)
-    assert [profile.max for profile in made] == [(8, 1024), (4096, 32768)]
+    assert [profile.max for profile in made] == [(80, 1024), (4096, 32768)]
     assert [profile.opt for profile in made] == [(1, 128), (297, 16384)]
     wide = make_packed_profiles([20, 55, 90], max_tokens=512, width=768)
-    assert [(profile.opt, profile.max) for profile in wide] == [((1, 128), (8, 1024)), ((148, 8192), (4096, 16384))]
+    assert [(profile.opt, profile.max) for profile in wide] == [((1, 128), (80, 1024)), ((148, 8192), (4096, 16384))]
     assert make_packed_profiles([20, 55, 90], max_tokens=512, width=256) == made
     for profile in [*made, *wide]:
         check_profile(profile, layout="packed", max_tokens=512)
