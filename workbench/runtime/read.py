@@ -25,8 +25,9 @@ from workbench.runtime.session import Session
 from workbench.runtime.workers import Encoders
 from workbench.tasks.decode import (
     Entity,
+    Spans,
     choose_all_topics,
-    find_all_entities,
+    find_spans,
     label_probabilities,
     pool_classes,
     pool_labels,
@@ -93,7 +94,7 @@ class Answers:
     ``sentiments`` int8 [N], ``languages`` int8 [N] and ``reasons`` int8 [N] are places in SENTIMENTS, LANGUAGES and
     REASONS, -1 for none. ``p_sentiment`` float32 [N, 3] and ``p_topics`` float32 [N, topics] hold NaN where nothing
     can be said. ``topics`` int32 [n]: places in ``topic_names``, text by text and the likeliest first; each text has
-    ``topic_counts`` int32 [N] of them.
+    ``topic_counts`` int32 [N] of them. ``spans``: the entities, None where they were not asked for.
     """
 
     tasks: tuple[str, ...]
@@ -105,7 +106,12 @@ class Answers:
     topics: NDArray[np.int32]
     topic_counts: NDArray[np.int32]
     p_topics: NDArray[np.float32]
-    entities: list[list[Entity] | None]
+    spans: Spans | None
+
+    @property
+    def entities(self) -> list[list[Entity] | None]:
+        """The entities of each text as objects, made anew each time; None where nothing can be said."""
+        return [] if self.spans is None else self.spans.objects()
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -297,7 +303,7 @@ class _Reader:
         names: tuple[str, ...] = ()
         topics, topic_counts = np.empty(0, np.int32), np.zeros(0, np.int32)
         p_topics = np.empty((0, 0), np.float32)
-        entities: list[list[Entity] | None] = []
+        spans: Spans | None = None
         for task, spec in self.specs.items():
             if task == "sentiment":
                 shares = self._pool(sentiment_probabilities(logits[task], spec, languages), encoded, spec)
@@ -313,9 +319,17 @@ class _Reader:
                 p_topics = np.full((count, len(names)), np.nan, np.float32)
                 p_topics[plain] = by_name
             elif encoded.tokens is not None:
-                found = self._entities(texts, encoded, logits[task], spec)
-                said = zip(rows.tolist(), plain.tolist(), strict=True)
-                entities = [found[row] if is_plain else None for row, is_plain in said]
+                tokens = encoded.tokens
+                spans = find_spans(
+                    texts,
+                    logits[task],
+                    spec,
+                    places=tokens.places,
+                    offsets=tokens.offsets,
+                    starts=tokens.starts,
+                    words=tokens.words,
+                    first=encoded.first,
+                ).take(rows, plain)
         if self.tasks == ("sentiment",):
             reasons = np.where(reasons == _ONLY_EMOJI, np.int8(-1), reasons)
         return Answers(
@@ -328,18 +342,7 @@ class _Reader:
             topics,
             topic_counts,
             p_topics,
-            entities,
-        )
-
-    def _entities(
-        self, texts: Sequence[str | None], encoded: EncodedTexts, logits: NDArray[np.float32], spec: OutputSpec
-    ) -> list[list[Entity]]:
-        tokens = encoded.tokens
-        if tokens is None:
-            return []
-        own = [texts[at] or "" for at in encoded.first.tolist()]
-        return find_all_entities(
-            own, logits[tokens.places], spec, offsets=tokens.offsets, starts=tokens.starts, words=tokens.words
+            spans,
         )
 
     def _pool(self, shares: NDArray[np.float32], encoded: EncodedTexts, spec: OutputSpec) -> NDArray[np.float32]:
