@@ -11,15 +11,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final
+from itertools import chain, compress, pairwise
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from workbench.errors import ModelError
-from workbench.tasks.language import LANGUAGES, detect_language
+from workbench.tasks.language import detect_languages
+from workbench.tasks.pieces import make_piece_table, run_places, run_starts
 from workbench.tasks.spec import ModelSpec
 from workbench.tasks.words import word_starts
 
@@ -44,17 +45,30 @@ REASONS: Final = (
 )
 """Why a text has no answer; with the last one it has a sentiment nonetheless."""
 
-_REASON_CODES: Final = {**{reason: code for code, reason in enumerate(REASONS)}, _ONLY_EMOJI: len(REASONS) - 1}
-_LANGUAGE_CODES: Final[dict[str | None, int]] = {None: -1, **{code: at for at, code in enumerate(LANGUAGES)}}
+_REASON_CODES: Final[dict[str | None, int]] = {
+    None: -1,
+    **{reason: code for code, reason in enumerate(REASONS)},
+    _ONLY_EMOJI: len(REASONS) - 1,
+}
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # The blocks that pictures live in; the joiners and selectors around them are format characters.
 _EMOJI: Final = re.compile(
     "[\u203c\u2049\u2139\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
 )
+_ADDRESS_STARTS: Final = frozenset("hHwW")
 _ADDRESSES: Final = re.compile(r"\s*(?:https?://|www\.)[!-~]+(?:\s+(?:https?://|www\.)[!-~]+)*\s*", re.IGNORECASE)
-_SENTENCE_ENDS: Final = frozenset(".!?…。！？；;\n")
-_PAUSES: Final = frozenset(",，、：:）)」』】")
+_SENTENCE_ENDS: Final = ".!?…。！？；;"
+_PAUSES: Final = ",，、：:）)」』】"
+_BLANKS: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+# What a character does to a text, by code point; the last place is for all those beyond.
+_OTHER, _PAUSE, _SENTENCE_END, _BLANK, _NEW_LINE = range(5)
+_DOES: Final = np.zeros(0x10000, np.uint8)
+for _chars, _what in ((_PAUSES, _PAUSE), (_SENTENCE_ENDS, _SENTENCE_END), (_BLANKS, _BLANK), ("\n", _NEW_LINE)):
+    _DOES[[ord(_char) for _char in _chars]] = _what
 
 
 def reason_not_readable(text: str | None) -> str | None:
@@ -66,7 +80,9 @@ def reason_not_readable(text: str | None) -> str | None:
         return "null"
     if not text:
         return "empty"
-    # The usual case first: most texts have a letter among their first characters.
+    # The usual case first: most texts begin with a letter, and an address with "h" or "w".
+    if text[0] not in _ADDRESS_STARTS and text[0].isalpha():
+        return None
     if any(map(str.isalpha, text)):
         return "only an address" if _ADDRESSES.fullmatch(text) else None
     if all(char.isspace() or unicodedata.category(char)[0] == "C" for char in text):
@@ -150,7 +166,9 @@ class TextEncoder:
         at = _find(bare, dressed)
         self.prefix: tuple[int, ...] = tuple(dressed[:at])
         self.suffix: tuple[int, ...] = tuple(dressed[at + len(bare) :])
-        self.unknown_id = _unknown_id(json.loads(self._tokenizer.to_str()), self._tokenizer)
+        data = json.loads(self._tokenizer.to_str())
+        self.unknown_id = _unknown_id(data, self._tokenizer)
+        self._pieces = make_piece_table(self._tokenizer, data)
         self._capacity = spec.max_tokens - len(self.prefix) - len(self.suffix)
 
     def knows(self, encoded: EncodedText) -> bool:
@@ -159,105 +177,107 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str], *, offsets: bool) -> list[EncodedText]:
         """Tokenize ``texts`` on all cores. With ``offsets``, each result says where its tokens stand."""
-        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
-        if offsets:
-            found = self._tokenizer.encode_batch(clean, add_special_tokens=False)
-            return [self._located(text, item) for text, item in zip(clean, found, strict=True)]
-        # Without offsets tokenizing takes half the time; the few long texts are done again with them.
-        quick = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        clean, found = self._tokenize(texts, offsets=offsets)
+        located = found.located() if offsets else None
+        windows, first_window = self._windows(clean, found, located)
+        first_windows, pairs = first_window.tolist(), windows.tolist()
         result = []
-        for text, item in zip(clean, quick, strict=True):
-            ids = np.array(item.ids, np.int32)
-            if len(ids) > self._capacity:
-                again = self._located(text, self._tokenizer.encode(text, add_special_tokens=False))
-                result.append(EncodedText(again.ids, again.windows))
-            else:
-                result.append(EncodedText(ids, ((0, len(ids)),)))
+        for at, (start, end) in enumerate(pairwise(found.starts.tolist())):
+            own = pairs[first_windows[at] : first_windows[at + 1]]
+            result.append(
+                EncodedText(
+                    found.ids[start:end],
+                    tuple((low - start, high - start) for low, high in own),
+                    None if located is None else located[0][start:end],
+                )
+            )
         return result
 
     def encode_columns(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
         """Everything that reading wants to know of ``texts``, as columns. The same words are tokenized once."""
         unique = dict.fromkeys(texts)
-        candidates, at_unique, codes = [], [], []
-        for place, text in enumerate(unique):
-            reason = reason_not_readable(text)
-            code = -1 if reason is None else _REASON_CODES[reason]
-            codes.append(code)
-            if text and (code < 0 or reason == _ONLY_EMOJI):
-                candidates.append(text)
-                at_unique.append(place)
+        codes = [_REASON_CODES[reason_not_readable(text)] for text in unique]
         reasons = np.array(codes, np.int8)
         languages = np.full(len(unique), -1, np.int8)
         rows = np.full(len(unique), -1, np.int32)
-        chosen = np.array(at_unique, np.intp)
-        ids, sizes, found, clean = self._tokenize(candidates, offsets=offsets)
-        known = _any_in_runs(ids != self.unknown_id, sizes)
-        strange = chosen[~known]
-        reasons[strange] = np.where(reasons[strange] < 0, _REASON_CODES[_UNKNOWN], _REASON_CODES[_UNKNOWN_EMOJI])
+        read = (reasons < 0) | (reasons == _REASON_CODES[_ONLY_EMOJI])
+        chosen = np.flatnonzero(read)
+        candidates = [text for text in compress(unique, read.tolist()) if text]
+        clean, found = self._tokenize(candidates, offsets=offsets)
+        known = _any_in_runs(found.ids != self.unknown_id, found.starts)
         if not known.all():
-            ids, sizes = ids[np.repeat(known, sizes)], sizes[known]
-            keep = np.flatnonzero(known).tolist()
-            found, clean = [found[at] for at in keep], [clean[at] for at in keep]
-            candidates, chosen = [candidates[at] for at in keep], chosen[keep]
+            strange = chosen[~known]
+            reasons[strange] = np.where(reasons[strange] < 0, _REASON_CODES[_UNKNOWN], _REASON_CODES[_UNKNOWN_EMOJI])
+            found, chosen = found.kept(known), chosen[known]
+            clean, candidates = list(compress(clean, known.tolist())), list(compress(candidates, known.tolist()))
         rows[chosen] = np.arange(len(chosen))
-        languages[chosen] = [_LANGUAGE_CODES[detect_language(text)] for text in candidates]
+        languages[chosen] = detect_languages(candidates)
         first = chosen
         if len(unique) < len(texts):
             index = {text: at for at, text in enumerate(unique)}
             back = np.fromiter(map(index.__getitem__, texts), np.intp, len(texts))
             rows, reasons, languages = rows[back], reasons[back], languages[back]
             first = np.unique(back, return_index=True)[1][chosen]
-        windows, first_window = self._windows(clean, found, sizes, located=offsets)
-        input_ids, cu_seqlens = self._dress(ids, windows)
+        located = found.located() if offsets else None
+        windows, first_window = self._windows(clean, found, located)
+        input_ids, cu_seqlens = self._dress(found.ids, windows)
         tokens = None
-        if offsets:
-            places, starts = self._own_places(windows, cu_seqlens, first_window), _starts(sizes)
-            spans = _offsets_of(found, len(ids))
-            tokens = EncodedTokens(places, spans, starts, word_starts(clean, spans, starts))
+        if located is not None:
+            places, starts = self._own_places(windows, cu_seqlens, first_window), found.starts
+            tokens = EncodedTokens(places, located[0], starts, word_starts(clean, located[0], starts))
         return EncodedTexts(
             rows, reasons, languages, first.astype(np.int32), input_ids, cu_seqlens, first_window, tokens
         )
 
-    def _tokenize(
-        self, texts: Sequence[str], *, offsets: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32], list[Any], list[str]]:
-        """The ids of all texts end to end, how many each has, the library's own results, and the cleaned texts."""
+    def _tokenize(self, texts: Sequence[str], *, offsets: bool) -> tuple[list[str], _Tokens]:
+        """The texts without surrogates, and their tokens."""
         clean = list(texts)
         if _SURROGATE.search("".join(clean)):
             clean = [_SURROGATE.sub("\ufffd", text) for text in clean]
+        if self._pieces is not None:
+            return clean, self._pieces.tokenize(clean)
+        # Tokenizing is faster when it need not say where tokens stand.
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
-        found = encode(clean, add_special_tokens=False) if clean else []
-        lists = [item.ids for item in found]
-        sizes = np.fromiter(map(len, lists), np.int32, len(lists))
-        ids = np.fromiter(chain.from_iterable(lists), np.int32, int(sizes.sum()))
-        return ids, sizes, found, clean
+        items = encode(clean, add_special_tokens=False) if clean else []
+        return clean, _LibraryTokens.from_items(self._tokenizer, clean, items, located=offsets)
 
     def _windows(
-        self, texts: Sequence[str], found: Sequence[Any], sizes: NDArray[np.int32], *, located: bool
+        self,
+        texts: Sequence[str],
+        found: _Tokens,
+        located: tuple[NDArray[np.int32], NDArray[np.bool_]] | None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ranges [W, 2] of tokens that are read together, and the first range of each text [U + 1]."""
-        starts = _starts(sizes)
-        windows = np.stack([starts[:-1], starts[1:]], axis=1)
-        long = np.flatnonzero(sizes > self._capacity)
+        starts = found.starts
+        windows = np.empty((len(texts), 2), np.int32)
+        windows[:, 0], windows[:, 1] = starts[:-1], starts[1:]
+        sizes = starts[1:] - starts[:-1]
+        is_long = sizes > self._capacity
+        if not is_long.any():
+            return windows, np.arange(len(sizes) + 1, dtype=np.int32)
+        own_starts = starts
+        if located is None:  # the few long texts have to be
+            some = found.kept(is_long)
+            located = some.located()
+            own_starts = np.zeros(len(sizes), np.int32)
+            own_starts[is_long] = some.starts[:-1]
+        offsets, joined = located
         counts = np.ones(len(sizes), np.int32)
-        if len(long):
-            parts, before = [], 0
-            for at in long.tolist():
-                # Tokenizing is faster when it need not say where tokens stand: the few long texts are done again.
-                item = found[at] if located else self._tokenizer.encode(texts[at], add_special_tokens=False)
-                own = np.array(self._located(texts[at], item).windows, np.int32) + starts[at]
-                counts[at] = len(own)
-                parts += [windows[before:at], own]
-                before = at + 1
-            windows = np.concatenate([*parts, windows[before:]])
-        return windows, _starts(counts)
+        parts, before = [], 0
+        for at in np.flatnonzero(is_long).tolist():
+            place = slice(own_starts[at], own_starts[at] + sizes[at])
+            own = _split(_boundary_ranks(texts[at], offsets[place], joined[place]), self._capacity)
+            counts[at] = len(own)
+            parts += [windows[before:at], np.array(own, np.int32) + starts[at]]
+            before = at + 1
+        return np.concatenate([*parts, windows[before:]]), run_starts(counts)
 
     def _dress(
         self, ids: NDArray[np.int32], windows: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The tokens of all windows end to end, each with its marks, and where each window starts."""
         marks, sizes = len(self.prefix) + len(self.suffix), windows[:, 1] - windows[:, 0]
-        cu_seqlens = _starts(sizes + marks)
+        cu_seqlens = run_starts(sizes + marks)
         dressed = np.empty(cu_seqlens[-1], np.int32)
         own = np.ones(len(dressed), bool)
         for place, token in enumerate(self.prefix):
@@ -266,7 +286,9 @@ class TextEncoder:
         for place, token in enumerate(reversed(self.suffix), 1):
             at = cu_seqlens[1:] - place
             dressed[at], own[at] = token, False
-        dressed[own] = ids if len(ids) == own.sum() else ids[_ranges(windows[:, 0], sizes)]
+        dressed[own] = (
+            ids if len(ids) + marks * len(windows) == len(dressed) else ids[run_places(windows[:, 0], sizes)]
+        )
         return dressed, cu_seqlens
 
     def _own_places(
@@ -283,43 +305,67 @@ class TextEncoder:
         inner[first_window[:-1]] = False  # a text's first window has none before it
         cut = np.flatnonzero(inner)
         low[cut] = high[cut - 1] = (windows[cut - 1, 1] + windows[cut, 0]) // 2
-        return _ranges(cu_seqlens[:-1] + len(self.prefix) + low - windows[:, 0], high - low)
-
-    def _located(self, text: str, item: Any) -> EncodedText:
-        ids = np.array(item.ids, np.int32)
-        places = np.array(item.offsets, np.int32).reshape(-1, 2)
-        if len(ids) <= self._capacity:
-            windows: tuple[tuple[int, int], ...] = ((0, len(ids)),)
-        else:
-            words = np.array([-1 if word is None else word for word in item.word_ids], np.int32)
-            windows = tuple(_split(_boundary_ranks(text, places, words), self._capacity))
-        return EncodedText(ids, windows, places)
+        return run_places(cu_seqlens[:-1] + len(self.prefix) + low - windows[:, 0], high - low)
 
 
-def _starts(sizes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where runs of ``sizes`` [N] start when they stand end to end, and where the last one ends: [N + 1]."""
-    starts = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=starts[1:])
-    return starts
+class _Tokens(Protocol):
+    """The tokens of U texts, end to end: see PieceTokens, which says them too."""
+
+    @property
+    def ids(self) -> NDArray[np.int32]: ...
+    @property
+    def starts(self) -> NDArray[np.int32]: ...
+    def kept(self, texts: NDArray[np.bool_]) -> _Tokens: ...
+    def located(self) -> tuple[NDArray[np.int32], NDArray[np.bool_]]: ...
 
 
-def _ranges(firsts: NDArray[np.int32], sizes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The numbers of many ranges, end to end: from each of ``firsts`` on, as many as ``sizes`` says."""
-    starts = _starts(sizes)
-    return np.arange(starts[-1], dtype=np.int32) + np.repeat(firsts - starts[:-1], sizes)
+@dataclass(frozen=True)
+class _LibraryTokens:
+    """The tokens of texts as the library gives them, for tokenizers that do not take texts piece by piece."""
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    _tokenizer: Tokenizer
+    _texts: list[str]
+    _items: list[Any]
+    _located: bool  # whether the items know where their tokens stand
+
+    @classmethod
+    def from_items(cls, tokenizer: Tokenizer, texts: list[str], items: list[Any], *, located: bool) -> _LibraryTokens:
+        lists = [item.ids for item in items]
+        starts = run_starts(np.fromiter(map(len, lists), np.int32, len(lists)))
+        ids = np.fromiter(chain.from_iterable(lists), np.int32, int(starts[-1]))
+        return cls(ids, starts, tokenizer, texts, items, located)
+
+    def kept(self, texts: NDArray[np.bool_]) -> _LibraryTokens:
+        chosen, sizes = texts.tolist(), self.starts[1:] - self.starts[:-1]
+        return _LibraryTokens(
+            self.ids[texts.repeat(sizes)],
+            run_starts(sizes[texts]),
+            self._tokenizer,
+            list(compress(self._texts, chosen)),
+            list(compress(self._items, chosen)),
+            self._located,
+        )
+
+    def located(self) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        items = self._items
+        if not self._located and items:
+            items = self._tokenizer.encode_batch(self._texts, add_special_tokens=False)
+        pairs = chain.from_iterable(chain.from_iterable(item.offsets for item in items))
+        offsets = np.fromiter(pairs, np.int32, 2 * len(self.ids)).reshape(-1, 2)
+        words = chain.from_iterable(item.word_ids for item in items)
+        word = np.fromiter((-1 if each is None else each for each in words), np.int32, len(self.ids))
+        joined = np.zeros(len(word), bool)
+        joined[1:] = (word[1:] == word[:-1]) & (word[1:] >= 0)
+        joined[self.starts[:-1][self.starts[:-1] < self.starts[1:]]] = False  # what comes first in its text
+        return offsets, joined
 
 
-def _any_in_runs(flags: NDArray[np.bool_], sizes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether some flag of each run is set."""
-    counts = np.concatenate([[0], np.cumsum(flags)])
-    starts = _starts(sizes)
-    return np.asarray(counts[starts[1:]] > counts[starts[:-1]])
-
-
-def _offsets_of(found: Sequence[Any], count: int) -> NDArray[np.int32]:
-    """The offsets [n, 2] of all tokens, end to end."""
-    pairs = chain.from_iterable(chain.from_iterable(item.offsets for item in found))
-    return np.fromiter(pairs, np.int32, 2 * count).reshape(-1, 2)
+def _any_in_runs(flags: NDArray[np.bool_], starts: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether some flag of each run is set; run u has those from ``starts[u]`` to ``starts[u + 1]``."""
+    counts = run_starts(flags)[starts]
+    return np.asarray(counts[1:] > counts[:-1])
 
 
 def _find(needle: list[int], haystack: list[int]) -> int:
@@ -339,18 +385,25 @@ def _unknown_id(data: dict[str, Any], tokenizer: Tokenizer) -> int:
     return -1 if found is None else int(found)
 
 
-def _boundary_ranks(text: str, places: NDArray[np.int32], words: NDArray[np.int32]) -> NDArray[np.int8]:
-    """How good it is to cut before each token: 0 inside a word, 1 between words, 2 at a pause, 3 after a sentence."""
+def _boundary_ranks(text: str, places: NDArray[np.int32], joined: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """How good it is to cut before each token: 0 inside a word, 1 between words, 2 at a pause, 3 after a sentence.
+
+    ``places`` [n, 2] is where the tokens stand in ``text``; ``joined`` [n]: which go on with the word before them.
+    """
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    does = _DOES.take(points, mode="clip")
+    solid = np.maximum.accumulate(np.where(does < _BLANK, np.arange(len(does)), -1))  # the last no blank up to here
+    lines = run_starts(does == _NEW_LINE)  # new lines before here
+    # Between two tokens, the last character of the first one included.
+    low, high = places[:-1, 1] - 1, np.minimum(places[1:, 0], len(points))
+    low = np.maximum(np.where(low < 0, low + len(points), low), 0)
+    some = low < high
+    low, end = np.where(some, low, 0), np.where(some, high, 1) - 1
+    last = np.where(solid[end] >= low, does[solid[end]], _OTHER)
     ranks = np.ones(len(places), np.int8)
-    for index in range(1, len(places)):
-        between = text[int(places[index - 1, 1]) - 1 : int(places[index, 0])]
-        last = between.rstrip()[-1:]
-        if last in _SENTENCE_ENDS or "\n" in between:
-            ranks[index] = 3
-        elif last in _PAUSES or between[-1:].isspace():
-            ranks[index] = 2
-        elif words[index] == words[index - 1] and words[index] >= 0:
-            ranks[index] = 0
+    ranks[1:][joined[1:]] = 0
+    ranks[1:][some & ((last == _PAUSE) | (does[end] >= _BLANK))] = 2
+    ranks[1:][some & ((last == _SENTENCE_END) | (lines[end + 1] > lines[low]))] = 3
     return ranks
 
 
