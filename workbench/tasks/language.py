@@ -75,6 +75,7 @@ _LANGUAGE_OF_SCRIPT: Final = {
 # A Chinese character or a kana says as much as three Latin letters, a Korean syllable as two.
 _WEIGHTS: Final = {"han": 3, "kana": 3, "hangul": 2, "bopomofo": 2}
 _SCRIPT_WEIGHTS: Final = np.array([_WEIGHTS.get(name, 1) for name in _SCRIPT_NAMES])
+_KINDS: Final = len(_SCRIPT_NAMES) + 1  # and the characters of none
 _KANA: Final = _SCRIPT_NAMES.index("kana")
 _HAN: Final = _SCRIPT_NAMES.index("han")
 
@@ -153,6 +154,10 @@ LANGUAGES: Final = tuple(sorted({*_COMMON_WORDS, *_LANGUAGE_OF_SCRIPT.values()})
 _PLACES: Final[dict[str | None, int]] = {None: -1, **{code: at for at, code in enumerate(LANGUAGES)}}
 
 
+# What a word says; English gets as much for nothing.
+_WORD_POINTS: Final = 5
+
+
 class _Group:
     """Languages that share a script: who uses which word and which letter."""
 
@@ -166,10 +171,11 @@ class _Group:
             for word in dict.fromkeys(_COMMON_WORDS[language].split()):
                 # One letter is a word in many languages, and a unit, a size or a list's mark in the others: it counts
                 # two fifths of a word.
-                points = 2 if len(word) == 1 and word.isascii() else 5
+                points = 2 if len(word) == 1 and word.isascii() else _WORD_POINTS
                 self.words.setdefault(word, (points, []))[1].append(place)
             for letter in dict.fromkeys(_OWN_LETTERS.get(language, "")):
                 self.letters.setdefault(letter, []).append(place)
+        self.foreign = frozenset(word for word, (_, places) in self.words.items() if self.english not in places)
 
 
 _GROUPS: Final[Mapping[str, _Group]] = {
@@ -195,31 +201,30 @@ def detect_language(text: str) -> str | None:
 
     A text in two languages is of the one that says more in it.
     """
-    return _detect([text])[0]
+    text = _plain(text)
+    if text.isascii():
+        return _by_words(text, _GROUPS["latin"]) if _ASCII_LETTER.search(text) else None
+    script = _main_script(np.bincount(_SCRIPT_OF[_points(text)], minlength=_KINDS)[:-1] * _SCRIPT_WEIGHTS, text)
+    return _by_script(text, script)
 
 
 def detect_languages(texts: Sequence[str]) -> NDArray[np.int8]:
     """``detect_language`` of N texts, faster: for each a place in LANGUAGES, or -1; int8 [N]."""
-    return np.array([_PLACES[language] for language in _detect(texts)], np.int8)
-
-
-def _detect(texts: Sequence[str]) -> list[str | None]:
     plain = list(map(_plain, texts))
-    latin = _GROUPS["latin"]
-    found: list[str | None] = []
-    others: list[int] = []
-    for place, text in enumerate(plain):
-        if not text.isascii():
-            others.append(place)
-            found.append(None)
-        else:
-            found.append(_by_words(text, latin) if _ASCII_LETTER.search(text) else None)
+    latin, letter = _GROUPS["latin"], _ASCII_LETTER.search
+    found = [_by_words(text, latin) if text.isascii() and letter(text) else None for text in plain]
+    others = [place for place, text in enumerate(plain) if not text.isascii()]
     if others:
         scripts = _main_scripts([plain[place] for place in others])
         for place, script in zip(others, scripts, strict=True):
-            if script is not None:
-                found[place] = _LANGUAGE_OF_SCRIPT.get(script) or _by_words(plain[place], _GROUPS[script])
-    return found
+            found[place] = _by_script(plain[place], script)
+    return np.array([_PLACES[language] for language in found], np.int8)
+
+
+def _by_script(text: str, script: str | None) -> str | None:
+    if script is None:
+        return None
+    return _LANGUAGE_OF_SCRIPT.get(script) or _by_words(text, _GROUPS[script])
 
 
 def _plain(text: str) -> str:
@@ -251,25 +256,35 @@ def _script_table() -> NDArray[np.uint8]:
 _SCRIPT_OF: Final = _script_table()
 
 
-def _main_scripts(texts: Sequence[str]) -> list[str | None]:
-    """The script that says most in each text, None where none does."""
-    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = len(_SCRIPTS) + 1
-    lengths = np.fromiter(map(len, texts), np.intp, len(texts))
-    cells = np.repeat(np.arange(0, len(texts) * kinds, kinds), lengths) + _SCRIPT_OF[points]
-    counts = np.bincount(cells, minlength=len(texts) * kinds).reshape(-1, kinds)[:, :-1] * _SCRIPT_WEIGHTS
-    kana, han = counts[:, _KANA], counts[:, _HAN]
-    if kana.any():
+def _points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _main_script(counts: NDArray[np.int64], text: str) -> str | None:
+    """The script that says most in ``text``, None where none does; ``counts`` is what each says, in their order."""
+    kana = int(counts[_KANA])
+    if kana:
         # A Japanese sentence has Han characters too, but never without kana for its endings; a Chinese one has the
         # odd の in a shop's name.
-        japanese = (kana > 0) & (kana * 6 >= han)
-        for at in np.flatnonzero(japanese & (kana == _WEIGHTS["kana"]) & (han >= 2 * kana)).tolist():
-            japanese[at] = "の" not in texts[at]
-        both = kana + han
-        counts[:, _KANA], counts[:, _HAN] = np.where(japanese, both, 0), np.where(japanese, 0, both)
-    best = counts.argmax(axis=1)
-    some = counts.max(axis=1) > 0
-    return [_SCRIPT_NAMES[at] if any_ else None for at, any_ in zip(best.tolist(), some.tolist(), strict=True)]
+        han = int(counts[_HAN])
+        if kana * 6 >= han and not (kana == _WEIGHTS["kana"] and "の" in text and han >= 2 * kana):
+            counts[_KANA], counts[_HAN] = kana + han, 0
+        else:
+            counts[_KANA], counts[_HAN] = 0, han + kana
+    best = int(counts.argmax())
+    return _SCRIPT_NAMES[best] if counts[best] else None
+
+
+def _main_scripts(texts: Sequence[str]) -> list[str | None]:
+    """``_main_script`` of each text, counted at once."""
+    firsts = np.arange(0, len(texts) * _KINDS, _KINDS)
+    cells = firsts.repeat(np.fromiter(map(len, texts), np.intp, len(texts))) + _SCRIPT_OF[_points("".join(texts))]
+    counts = np.bincount(cells, minlength=len(texts) * _KINDS).reshape(-1, _KINDS)[:, :-1] * _SCRIPT_WEIGHTS
+    best, most = counts.argmax(axis=1).tolist(), counts.max(axis=1).tolist()
+    scripts = [_SCRIPT_NAMES[at] if times else None for at, times in zip(best, most, strict=True)]
+    for at in counts[:, _KANA].nonzero()[0].tolist():
+        scripts[at] = _main_script(counts[at], texts[at])
+    return scripts
 
 
 def _by_words(text: str, group: _Group) -> str | None:
@@ -280,6 +295,11 @@ def _by_words(text: str, group: _Group) -> str | None:
         words = _ASCII_WORD.findall(lower)
     else:
         words = lower.translate(_BETWEEN).split()
+    if ascii_only and group.english >= 0:
+        foreign = group.foreign.intersection(words)
+        # What is a word in English too gives no other language more than English, which gets one word for nothing.
+        if not foreign or sum(group.words[word][0] * min(words.count(word), 4) for word in foreign) <= _WORD_POINTS:
+            return "en"
     known: dict[str, int] = {}
     for word in filter(group.words.__contains__, words):
         known[word] = known.get(word, 0) + 1
@@ -300,7 +320,7 @@ def _by_words(text: str, group: _Group) -> str | None:
         # A name, a word, an exclamation: English where nothing speaks against it.
         return group.usual or ("en" if "".join(words).isascii() else None)
     if group.english >= 0:
-        hits[group.english] += 5
+        hits[group.english] += _WORD_POINTS
         # English comes first among equals: "no", "in" and "me" are words in half of Europe.
         if hits[group.english] >= best:
             return "en"
