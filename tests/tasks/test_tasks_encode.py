@@ -1,10 +1,21 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
 
 from workbench.errors import ModelError
-from workbench.tasks.encode import OVERLAP, REASONS, TextEncoder, reason_not_readable
+from workbench.tasks.encode import (
+    _BLANKS,
+    OVERLAP,
+    REASONS,
+    TextEncoder,
+    _boundary_ranks,
+    reason_not_readable,
+)
 from workbench.tasks.language import LANGUAGES, detect_language
 from workbench.tasks.spec import load_spec
 
@@ -177,3 +188,96 @@ def test_a_token_in_two_windows_is_taken_from_the_middle_of_one(encoder):
 def test_pieces_of_a_word_are_told(encoder, text, words):
     columns = encoder.encode_columns([text, f"{text} "], offsets=True)
     assert columns.tokens.words.tolist() == words * 2
+
+
+STRANGE = "aé好の!<=>'0９.,。，\n\t \u0338\u0301\u3099\xa0\u3000\u200d\ufeff\x00\ufffd\ud800👍ｶ각ﬁ"
+HARD = st.text(st.sampled_from(STRANGE), max_size=40)
+MIXED = st.lists(st.one_of(SAID, HARD), max_size=150).map(" ".join)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def encoders_of(folder, max_tokens):
+    """The same tokenizer twice: by way of its pieces, and as the library reads whole texts."""
+    spec = replace(load_spec(folder), max_tokens=max_tokens)
+    fast, whole = TextEncoder(spec), TextEncoder(spec)
+    assert fast._pieces is not None
+    whole._pieces = None
+    return fast, whole
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_module):
+    return [encoders_of(tiny_module, 64), encoders_of(tiny_module, 20), encoders_of(ROOT / "engines" / "reviews", 40)]
+
+
+def assert_same(one, other):
+    for field in fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, np.ndarray):
+            assert mine.dtype == theirs.dtype
+            assert mine.shape == theirs.shape
+            assert np.array_equal(mine, theirs), field.name
+        elif field.name == "tokens" and mine is not None:
+            assert_same(mine, theirs)
+        else:
+            assert mine == theirs
+
+
+@given(st.lists(st.one_of(st.none(), ANY_TEXT, HARD, MIXED), max_size=6), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_piece_by_piece_is_what_the_library_says_of_whole_texts(pairs, texts, offsets):
+    for fast, whole in pairs:
+        assert_same(fast.encode_columns(texts, offsets=offsets), whole.encode_columns(texts, offsets=offsets))
+        said = [text for text in texts if text is not None]
+        found = zip(fast.encode(said, offsets=offsets), whole.encode(said, offsets=offsets), strict=True)
+        for mine, theirs in found:
+            assert_same(mine, theirs)
+
+
+def test_a_tokenizer_without_pieces_reads_whole_texts(tiny, tmp_path):
+    for name in ("model.onnx", "model.toml"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    tokenizer = Tokenizer.from_file(str(tiny / "tokenizer.json"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = TextEncoder(load_spec(tmp_path))
+    assert encoder._pieces is None
+    (item,) = encoder.encode(["goodphone good! " * 40], offsets=True)
+    assert len(item.windows) > 1
+    assert item.ids[:3].tolist() == [encoder._tokenizer.token_to_id(word) for word in ("good", "##phone", "[UNK]")]
+    assert item.offsets[:3].tolist() == [[0, 4], [4, 9], [10, 15]]
+    texts = ["goodphone good! " * 40, "ภาษาไทย", "good"]
+    columns = encoder.encode_columns(texts, offsets=True)
+    assert columns.rows.tolist() == [0, -1, 1]
+    assert_same(replace(columns, tokens=None), encoder.encode_columns(texts, offsets=False))
+
+
+def cut_ranks(text, places, joined):
+    """How good a cut before each token is, said a token at a time."""
+    ranks = [1]
+    for (_, end), (start, _), goes_on in zip(places, places[1:], joined[1:], strict=False):
+        between = text[end - 1 : start]
+        last = between.rstrip()[-1:]
+        if (last and last in ".!?…。！？；;") or "\n" in between:
+            ranks.append(3)
+        elif (last and last in ",，、：:）)」』】") or between[-1:].isspace():
+            ranks.append(2)
+        else:
+            ranks.append(0 if goes_on else 1)
+    return ranks
+
+
+@given(HARD.filter(bool), st.data())
+@settings(max_examples=200, deadline=None)
+def test_where_a_text_is_cut(text, data):
+    text = text.replace("\ud800", "…") + data.draw(st.sampled_from(["", ".", "\n", " ", "\x1f", "\u2028"]))
+    some = st.integers(0, len(text))
+    places = sorted(data.draw(st.lists(st.tuples(some, some).map(sorted), min_size=1, max_size=12)))
+    joined = data.draw(st.lists(st.booleans(), min_size=len(places), max_size=len(places)))
+    found = _boundary_ranks(text, np.array(places, np.int32), np.array(joined))
+    assert found.tolist() == cut_ranks(text, places, joined)
+
+
+def test_every_blank_is_known():
+    blanks = {char for char in map(chr, range(0x110000)) if char.isspace()}
+    assert set(_BLANKS) == blanks

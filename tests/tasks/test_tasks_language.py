@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tasks.language import detect_language
+from workbench.tasks.language import _COMMON_WORDS, _GROUPS, LANGUAGES, detect_language, detect_languages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,3 +89,31 @@ def test_any_text_gets_a_code_or_none(text):
 @given(st.text("的一是不了在人有我他这个们来到时大地为子", min_size=1))
 def test_chinese_is_chinese(text):
     assert detect_language(text) == "zh"
+
+
+WORDS = sorted({word for words in _COMMON_WORDS.values() for word in words.split()})
+OTHERS = ["tablet", "it's", "'a'", "好", "の", "です", "안녕", "ß", "ＯＫ", "a@b.c", "7", "🙂", "\ud800"]
+SAID = st.lists(st.sampled_from(WORDS + OTHERS)).map(" ".join)
+
+
+@given(st.lists(st.one_of(SAID, st.text(st.characters())), max_size=8))
+def test_many_texts_at_once_are_of_the_same_languages(texts):
+    found = detect_languages(texts)
+    assert found.dtype == "int8"
+    assert [LANGUAGES[place] if place >= 0 else None for place in found] == [detect_language(text) for text in texts]
+
+
+LATIN = sorted({word for word in WORDS if word.isascii() and word.isalpha()})
+
+
+@given(st.lists(st.one_of(st.sampled_from(LATIN), st.sampled_from(LATIN[:40]), st.just("tablet")), min_size=1))
+def test_latin_words_are_counted_by_language(words):
+    group = _GROUPS["latin"]
+    points = dict.fromkeys(group.languages, 0)
+    for word in set(words):
+        said = (2 if len(word) == 1 else 5) * min(words.count(word), 4)
+        for language in group.languages:
+            points[language] += said * (word in _COMMON_WORDS[language].split())
+    most = max(points.values())
+    expected = "en" if points["en"] + 5 >= most else max(points, key=points.get)
+    assert detect_language(" ".join(words)) == expected

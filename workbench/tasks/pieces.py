@@ -172,6 +172,10 @@ class PieceTable:
         self._lock = threading.Lock()
         self._table = _Table()
 
+    def __len__(self) -> int:
+        """How many pieces are remembered now."""
+        return self._table.size
+
     def tokenize(self, texts: Sequence[str]) -> PieceTokens:
         """What the library would say of ``texts``, which have no surrogates."""
         if sum(map(len, texts)) <= _FEW:
