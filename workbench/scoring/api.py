@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
 from itertools import tee
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from workbench.runtime.workers import Encoders
 from workbench.scoring.choosing import Choice, open_readers
 from workbench.settings import settings
 from workbench.store.tables import ENTITY
-from workbench.tasks.decode import Entity
+from workbench.tasks.decode import Spans
 from workbench.tasks.encode import REASONS
 from workbench.tasks.labels import SENTIMENTS, TASKS
 from workbench.tasks.language import LANGUAGES
@@ -149,20 +150,15 @@ class Scorer:
             languages = np.where(languages < 0, own.languages, languages)
         columns["language"] = _named(LANGUAGES, languages)
         columns["reason"] = _reasons([own.reasons for own in answers])
-        origin: dict[str, list[str]] = {
+        origin: dict[str, Iterable[str]] = {
             "model": [session.spec.title for session in self._sessions],
             "engine_id": [session.engine_id for session in self._sessions],
-            "backend": [session.backend for session in self._sessions],
-            "precision": [session.precision for session in self._sessions],
+            "backend": dict.fromkeys(session.backend for session in self._sessions),
+            "precision": dict.fromkeys(session.precision for session in self._sessions),
         }
-        return (
-            pl.DataFrame(columns)
-            .with_columns(
-                pl.lit("+".join(dict.fromkeys(values) if name in ("backend", "precision") else values)).alias(name)
-                for name, values in origin.items()
-            )
-            .select(list(self.schema))
-        )
+        for name, values in origin.items():
+            columns[name] = pl.Series(["+".join(values)], dtype=pl.String).new_from_index(0, len(answers[0]))
+        return pl.DataFrame({name: columns[name] for name in self.schema})
 
 
 @contextmanager
@@ -217,59 +213,79 @@ def _check_texts(texts: Sequence[str | None] | pl.Series) -> list[str | None]:
     return checked
 
 
+# The functions below hand nothing to polars' threads but the making of lists: a query costs more than what it does to
+# a few thousand rows, and its threads take the cores of the processes that tokenize.
+
+
 def _columns(answers: Answers) -> dict[str, pl.Series]:
     columns: dict[str, pl.Series] = {}
     if "sentiment" in answers.tasks:
         columns["sentiment"] = _named(SENTIMENTS, answers.sentiments)
         for place, label in enumerate(SENTIMENTS):
-            values = pl.Series(np.ascontiguousarray(answers.p_sentiment[:, place]), dtype=pl.Float32)
-            columns[f"p_{label}"] = values.fill_nan(None)
+            columns[f"p_{label}"] = pl.Series(np.ascontiguousarray(answers.p_sentiment[:, place]), nan_to_null=True)
     if "topics" in answers.tasks:
-        columns["topics"] = _lists(answers.topic_names, answers.topics, answers.topic_counts)
-    if "entities" in answers.tasks:
-        columns["entities"] = _records(answers.entities)
+        columns["topics"] = _topics(answers.topic_names, answers.topics, answers.topic_counts)
+    if answers.spans is not None:
+        columns["entities"] = _records(answers.spans)
     return columns
 
 
-def _named(names: Sequence[str], places: NDArray[np.signedinteger[Any]]) -> pl.Series:
+def _named(names: tuple[str, ...], places: NDArray[np.signedinteger[Any]]) -> pl.Series:
     """The name at each of ``places``, null at -1."""
-    table = pl.Series([*names, None], dtype=pl.String)
-    return table.gather(np.where(places < 0, len(names), places).astype(np.uint32))
+    return _take(_table(names), np.where(places < 0, len(names), places))
 
 
-def _lists(names: Sequence[str], places: NDArray[np.int32], counts: NDArray[np.int32]) -> pl.Series:
+@lru_cache(maxsize=64)
+def _table(names: tuple[str, ...]) -> pl.Series:
+    return pl.Series([*names, None], dtype=pl.String)
+
+
+def _take(values: pl.Series, places: NDArray[np.integer[Any]]) -> pl.Series:
+    """``values`` at ``places``, by the way that is no query; gather is one."""
+    return values[pl.Series(places.astype(np.uint32))]
+
+
+def _topics(names: tuple[str, ...], places: NDArray[np.int32], counts: NDArray[np.int32]) -> pl.Series:
     """Lists of names: for each of ``counts`` so many of the names at ``places``, null where it is 0."""
-    return _grouped(_named(names, places), counts, rest=None)
+    return _only(_grouped(_named(names, places), counts), counts > 0)
 
 
-def _records(entities: Sequence[Sequence[Entity] | None]) -> pl.Series:
+def _records(spans: Spans) -> pl.Series:
     """Lists of records; null where a text has no answer."""
-    found = [entity for own in entities for entity in own or ()]
-    records = pl.DataFrame(
-        {
-            "start": [entity.start for entity in found],
-            "end": [entity.end for entity in found],
-            "label": [entity.label for entity in found],
-            "text": [_storable(entity.text) for entity in found],
-        },
-        schema=dict(ENTITY),
-    )
-    counts = np.fromiter((len(own) if own else 0 for own in entities), np.int32, len(entities))
-    lists = _grouped(records.to_struct(), counts, rest=[])
-    if None not in entities:
-        return lists
-    return lists.zip_with(pl.Series([own is not None for own in entities]), pl.Series([None], dtype=lists.dtype))
+    try:
+        texts = pl.Series(spans.texts, dtype=pl.String)
+    except UnicodeEncodeError:  # half a character, as broken JSON leaves behind, cannot be stored as UTF-8
+        texts = pl.Series([text.encode("utf-8", "replace").decode() for text in spans.texts], dtype=pl.String)
+    columns = {
+        "start": pl.Series(spans.starts),
+        "end": pl.Series(spans.ends),
+        "label": _named(spans.types, spans.labels),
+        "text": texts,
+    }
+    lists = _grouped(pl.DataFrame(columns, schema=dict(ENTITY)).to_struct(), np.maximum(spans.counts, 0))
+    return _only(lists, spans.counts >= 0)
 
 
-def _grouped(values: pl.Series, counts: NDArray[np.int32], *, rest: list[Any] | None) -> pl.Series:
-    """``values`` as lists, as many in each as ``counts`` says; ``rest`` stands where that is 0."""
-    rows = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
-    grouped = pl.DataFrame({"row": rows, "value": values}).group_by("row", maintain_order=True)
-    lists = grouped.agg("value")["value"]
-    if len(lists) == len(counts):
-        return lists
-    at = np.where(counts > 0, np.cumsum(counts > 0) - 1, len(lists))
-    return pl.concat([lists, pl.Series([rest], dtype=lists.dtype)]).gather(at.astype(np.uint32))
+def _only(lists: pl.Series, said: NDArray[np.bool_]) -> pl.Series:
+    """``lists``, null where not ``said``."""
+    return lists if said.all() else lists.zip_with(pl.Series(said), pl.Series([None], dtype=lists.dtype))
+
+
+def _grouped(values: pl.Series, counts: NDArray[np.int32]) -> pl.Series:
+    """``values`` as lists, as many in each as ``counts`` says."""
+    if not len(values):
+        return pl.Series([[]], dtype=pl.List(values.dtype)).new_from_index(0, len(counts))
+    # Rows known to be sorted are grouped without a hash table.
+    sizes = np.maximum(counts, 1)
+    rows = pl.Series(np.repeat(np.arange(len(counts), dtype=np.uint32), sizes)).set_sorted()
+    if len(rows) == len(values):
+        return pl.DataFrame({"row": rows, "value": values}).group_by("row", maintain_order=True).agg("value")["value"]
+    # An empty list is one of any value, cut to none.
+    real = np.repeat(counts > 0, sizes)
+    at = np.minimum(np.cumsum(real) - real, len(values) - 1)
+    frame = pl.DataFrame({"row": rows, "value": _take(values, at), "count": np.repeat(counts, sizes)})
+    lists = pl.col("value").head(pl.col("count").first())
+    return frame.group_by("row", maintain_order=True).agg(lists)["value"]
 
 
 def _reasons(reasons: Sequence[NDArray[np.int8]]) -> pl.Series:
@@ -280,9 +296,4 @@ def _reasons(reasons: Sequence[NDArray[np.int8]]) -> pl.Series:
     joined = [
         "; ".join(dict.fromkeys(REASONS[place] for place in column if place >= 0)) or None for column in together.T
     ]
-    return pl.Series(joined, dtype=pl.String).gather(places.reshape(-1).astype(np.uint32))
-
-
-def _storable(text: str) -> str:
-    """Half a character, as broken JSON leaves behind, cannot be stored as UTF-8."""
-    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+    return _take(pl.Series(joined, dtype=pl.String), places.reshape(-1))

@@ -27,6 +27,8 @@ Numbers = NDArray[np.signedinteger[Any]]
 
 _SURELY: Final = 1e-3  # far more than what rounding can do to a difference of logits
 _LEAST: Final = 1e-9  # so that every probability has a logarithm
+_HALF_OF_LEAST: Final = 20.0  # a little less than what a half is above _LEAST, in logarithms
+_MANY: Final = 512  # words, from which on it pays to look which ones need be read
 _OPENING: Final = {")": "(", "）": "（", "]": "[", "】": "【", "》": "《", "」": "「", "』": "『"}
 # Part of names: Wave+, C#, Yahoo!, Inc., 50%.
 _KEPT_AT_END: Final = frozenset("+#*%°™®")
@@ -138,45 +140,44 @@ def find_spans(
     whether a token begins a written word; see EncodedTokens. Text u is ``texts[first[u]]``, by default ``texts[u]``.
     """
     tags, count = _tags(spec.labels), len(starts) - 1
-    nothing = np.empty(0, np.int32)
-    none = Spans(tags.types, np.zeros(count, np.int32), nothing, nothing, nothing, [], np.empty(0, np.float64))
-    unsure = np.flatnonzero(_may_name(logits, tags)[places])
-    if not len(unsure):
-        return none
-    heads = np.flatnonzero(words)
-    tokens = _Tokens(logits, places, starts, heads, np.append(heads[1:], len(words)), tags)
-    at = np.searchsorted(heads, unsure, side="right") - 1
-    at, kinds, goes_on = _read_words(tokens, at[np.diff(at, prepend=-1) > 0], strict=spec.strict)
-    begins = np.flatnonzero(~goes_on)
+    lead = _lead(logits, tags)
+    unsure = (~(lead > tags.enough))[places].nonzero()[0]
+    heads = words.nonzero()[0]
+    ends = np.full(len(heads), len(words))
+    ends[:-1] = heads[1:]
+    tokens = _Tokens(logits, places, starts, heads, ends, lead, tags)
+    at, kinds, text_of, goes_on = _read_words(tokens, _distinct(heads.searchsorted(unsure, "right") - 1), spec.strict)
+    begins = (~goes_on).nonzero()[0]
     if not len(begins):
-        return none
-    firsts, kinds = heads[at[begins]], kinds[begins]
-    sizes = tokens.ends[at[np.append(begins[1:], len(at)) - 1]] - firsts
-    own, runs = _ranges(firsts, sizes), np.cumsum(sizes) - sizes
+        nothing = np.empty(0, np.int32)
+        return Spans(tags.types, np.zeros(count, np.int32), nothing, nothing, nothing, [], np.empty(0, np.float64))
+    firsts, kinds, text_of = heads[at[begins]], kinds[begins], text_of[begins]
+    sizes = ends[at[np.concatenate([begins[1:], [len(at)]]) - 1]] - firsts
+    own, runs = _ranges(firsts, sizes), sizes.cumsum() - sizes
     # Each token's probability of its span's type, B and I together.
     by_kind = _sum(_softmax(logits[places[own]], tags), tags.both)
-    scores = np.add.reduceat(by_kind[np.repeat(kinds, sizes), np.arange(len(own))], runs) / sizes
+    scores = np.add.reduceat(by_kind[kinds.repeat(sizes), np.arange(len(own))], runs) / sizes
     low, high = np.minimum.reduceat(offsets[own, 0], runs), np.maximum.reduceat(offsets[own, 1], runs)
-    text_of = np.searchsorted(starts, firsts, side="right") - 1
-    kept, spans, said = _trim_all(texts, text_of if first is None else first[text_of], low, high)
+    kept, low, high, said = _trim_all(texts, text_of if first is None else first[text_of], low, high)
     if len(kept) < len(firsts):
         text_of, kinds, scores = text_of[kept], kinds[kept], scores[kept]
     counts = np.bincount(text_of, minlength=count).astype(np.int32)
-    bounds = np.array(spans, np.int32).reshape(-1, 2)
-    return Spans(
-        tags.types, counts, bounds[:, 0], bounds[:, 1], kinds.astype(np.int32), said, scores.astype(np.float64)
-    )
+    return Spans(tags.types, counts, low, high, kinds.astype(np.int32), said, scores)
 
 
 @dataclass(frozen=True)
 class _Tags:
-    """Which logits mean what. ``outside`` [s, 1]; ``both``, ``begin`` and ``inside`` [s, types]: the columns that
-    carry a type, ``width`` where it has fewer than another."""
+    """Which logits mean what. ``outside`` [s, 1], ``both``, ``begin`` and ``inside`` [s, types]: the columns that
+    carry a type, ``width`` where it has fewer than another. ``enough``: a token whose logit of outside is by so much
+    above all others is certainly outside. ``allowed``: see ``_best_paths``; states are outside, types times B, and
+    types times I."""
 
     types: tuple[str, ...]
     width: int
     padded: bool
+    enough: float
     names: tuple[int, ...]
+    allowed: NDArray[np.float64]
     outside: Places
     both: Places
     begin: Places
@@ -189,147 +190,178 @@ def _tags(labels: tuple[str, ...]) -> _Tags:
 
     def columns(*wanted: Sequence[str]) -> Places:
         lists = [[c for tag in tags for c, label in enumerate(labels) if label == tag] for tags in wanted]
-        most = max(map(len, lists), default=0)
+        most = max(1, *map(len, lists))
         rows = [[*own, *[len(labels)] * (most - len(own))] for own in lists]
         return np.array(rows, np.intp).reshape(len(rows), most).T
 
     outside, both = columns(["O"]), columns(*([f"B-{kind}", f"I-{kind}"] for kind in types))
     begin, inside = columns(*([f"B-{kind}"] for kind in types)), columns(*([f"I-{kind}"] for kind in types))
-    padded = any((part == len(labels)).any() or not len(part) for part in (outside, both, begin, inside))
+    padded = any((part == len(labels)).any() for part in (outside, both, begin, inside))
+    # A type is as likely as all its tags together, each of which is at most as likely as the likeliest of all.
+    enough = float(np.log(len(both)) + _SURELY)
     names = tuple(column for column, tag in enumerate(labels) if tag != "O")
-    return _Tags(types, len(labels), padded, names, outside, both, begin, inside)
+    number = len(types)
+    allowed = np.zeros((2 * number + 1, 2 * number + 1, 1))
+    allowed[:, number + 1 :] = -np.inf
+    for kind in range(1, number + 1):
+        allowed[[kind, kind + number], kind + number] = 0  # to I, from the B or the I of its type
+    return _Tags(types, len(labels), padded, enough, names, allowed, outside, both, begin, inside)
 
 
 @dataclass(frozen=True)
 class _Tokens:
-    """The n tokens of all texts; word w has those from ``heads[w]`` to ``ends[w]``. See ``find_spans``."""
+    """The n tokens of all texts, see ``find_spans``; word w has those from ``heads[w]`` to ``ends[w]``, and ``lead``
+    [T] is by how much the logit of outside is above all others."""
 
     logits: FloatArray
     places: NDArray[np.int32]
     starts: NDArray[np.int32]
     heads: Places
     ends: Places
+    lead: FloatArray
     tags: _Tags
 
     def text_of(self, at: Places) -> Places:
         """The texts of words ``at``."""
-        return np.searchsorted(self.starts, self.heads[at], side="right") - 1
+        return self.starts.searchsorted(self.heads[at], "right") - 1
 
 
-def _may_name(logits: FloatArray, tags: _Tags) -> NDArray[np.bool_]:
-    """Whether each of T tokens could be more likely of some type than outside; False is certain."""
-    if not tags.names:
-        return np.zeros(len(logits), bool)
-    if not len(tags.outside):
-        return np.ones(len(logits), bool)
+def _lead(logits: FloatArray, tags: _Tags) -> FloatArray:
+    outside = int(tags.outside[0, 0])
+    if not tags.names or outside == tags.width:
+        return np.full(len(logits), np.inf if not tags.names else -np.inf, np.float32)
     # Column by column: over so few columns, the maximum of each row takes seven times as long.
     most = logits[:, tags.names[0]].copy()
     for column in tags.names[1:]:
         np.maximum(most, logits[:, column], out=most)
-    # A type is at most as likely as all its tags were, each as likely as the likeliest tag of all.
-    return np.asarray(~(logits[:, tags.outside[0, 0]] - most > np.log(len(tags.both)) + _SURELY))
+    return np.subtract(logits[:, outside], most, out=most)
 
 
-def _read_words(tokens: _Tokens, at: Places, *, strict: bool) -> tuple[Places, Places, NDArray[np.bool_]]:
-    """The words that are part of entities, the place of each one's type, and whether it goes on with the entity of
-    the word before it. ``at``: the words that may name something."""
+def _read_words(tokens: _Tokens, at: Places, strict: bool) -> tuple[Places, Places, Places, NDArray[np.bool_]]:
+    """The words that are part of entities, the place of each one's type, its text, and whether it goes on with the
+    entity of the word before it. ``at``: the words that may name something."""
+    if not len(at):
+        return at, at, at, np.empty(0, bool)
     outside, kinds, first, after = _word_shares(tokens, at)
     # Outside against each type, whichever of B and I carries it; a word's first token says whether it begins.
     best = kinds.argmax(axis=0)
-    every = np.arange(len(at))
-    named = np.flatnonzero(kinds[best, every] > outside)
+    named = (kinds[best, np.arange(len(at))] > outside).nonzero()[0]
     at, best = at[named], best[named]
     begin = first[best, named] > after[best, named]
     text_of = tokens.text_of(at)
-    follows = _follows(at, text_of, best)
-    if strict:
-        wrong = text_of[~(follows | begin)]
-        if len(wrong):
-            wrong = wrong[np.diff(wrong, prepend=-1) > 0]
-            at_strict, best_strict, begin_strict = _read_strictly(tokens, wrong)
-            right = ~np.isin(text_of, wrong)
-            at = np.concatenate([at[right], at_strict])
-            order = np.argsort(at)
-            at = at[order]
-            best = np.concatenate([best[right], best_strict])[order]
-            begin = np.concatenate([begin[right], begin_strict])[order]
-            follows = _follows(at, tokens.text_of(at), best)
-    return at, best, follows & ~begin
+    follows = _joined(at, text_of)
+    follows[1:] &= best[1:] == best[:-1]
+    wrong = text_of[~(follows | begin)] if strict else at[:0]
+    if len(wrong):
+        again = np.zeros(len(tokens.starts) - 1, bool)
+        again[wrong] = True
+        right = (~again[text_of]).nonzero()[0]
+        strictly = _read_strictly(tokens, again.nonzero()[0])
+        order = np.concatenate([at[right], strictly[0]]).argsort(kind="stable")
+        at, best, text_of, begin = (
+            np.concatenate([own[right], new])[order]
+            for own, new in zip((at, best, text_of, begin), strictly, strict=True)
+        )
+        follows = _joined(at, text_of)
+        follows[1:] &= best[1:] == best[:-1]
+    return at, best, text_of, follows & ~begin
 
 
-def _read_strictly(tokens: _Tokens, texts: Places) -> tuple[Places, Places, NDArray[np.bool_]]:
-    """The words of ``texts`` that are part of entities, their types, and whether they begin one, where no entity
-    begins with an I tag: the likeliest such reading (Viterbi).
+def _read_strictly(tokens: _Tokens, texts: Places) -> tuple[Places, Places, Places, NDArray[np.bool_]]:
+    """The words of ``texts`` that are part of entities, their types, their texts, and whether they begin one, where
+    no entity begins with an I tag: the likeliest such reading (Viterbi).
 
     The likeliest path passes through outside wherever a word is so surely outside that another reading of it would
     cost more than to begin an entity at the next word, if one is open there. What lies between such words is read by
     itself: a few words at a time.
     """
-    low = np.searchsorted(tokens.heads, tokens.starts[texts])
-    lengths = np.searchsorted(tokens.heads, tokens.starts[texts + 1]) - low
-    at = _ranges(low, lengths)
-    lasts = np.cumsum(lengths) - 1
+    low = tokens.heads.searchsorted(tokens.starts[texts])
+    lengths = tokens.heads.searchsorted(tokens.starts[texts + 1]) - low
+    at, text_of = _ranges(low, lengths), texts.repeat(lengths)
+    if len(at) > _MANY and not tokens.tags.padded and len(tokens.tags.both) == 2:
+        near = _near_names(tokens, at, text_of)
+        at, text_of = at[near], text_of[near]
+    joined = _joined(at, text_of)
     outside, kinds, first, after = _word_shares(tokens, at)
     number = len(kinds)
     share = first / np.maximum(first + after, _LEAST)
     # States: outside, types times B, types times I.
-    states = np.concatenate([outside[None], kinds * share, kinds * (1 - share)])
-    scores = np.log(np.maximum(states, _LEAST, out=states), out=states)
-    # What it costs the next word if it must begin its entity: its I tag becomes a B tag.
+    scores = np.concatenate([outside[None], kinds * share, kinds * (1 - share)])
+    np.log(np.maximum(scores, _LEAST, out=scores), out=scores)
+    # What it costs the next word to begin its entity: its I tag becomes a B tag.
     cost = np.zeros(len(at))
     cost[:-1] = (scores[number + 1 :, 1:] - scores[1 : number + 1, 1:]).max(axis=0)
-    cost[lasts] = 0
+    cost[:-1] *= joined[1:]
     surely = scores[0] - scores[1:].max(axis=0) > np.maximum(cost, 0) + _SURELY
-    inner = np.flatnonzero(~surely)
-    fresh = np.zeros(len(at), bool)
-    fresh[lasts - lengths + 1] = True
-    begins = np.flatnonzero((np.diff(inner, prepend=-2) > 1) | fresh[inner])
-    states_of = _best_paths(scores[:, inner], begins, np.diff(begins, append=len(inner)), number)
-    named = np.flatnonzero(states_of)
-    state = states_of[named]
+    joined[1:] &= ~surely[:-1]
+    inner = (~surely).nonzero()[0]
+    begins = (~joined[inner]).nonzero()[0]
+    lengths = np.concatenate([begins[1:], [len(inner)]]) - begins
+    state = _best_paths(scores[:, inner], begins, lengths, tokens.tags.allowed)
+    named = state.nonzero()[0]
+    state, inner = state[named], inner[named]
     begin = state <= number
-    return at[inner[named]], np.where(begin, state, state - number) - 1, begin
+    return at[inner], np.where(begin, state, state - number) - 1, text_of[inner], begin
 
 
-def _best_paths(scores: Shares, begins: Places, lengths: Places, number: int) -> Places:
+def _near_names(tokens: _Tokens, at: Places, text_of: Places) -> NDArray[np.bool_]:
+    """Which of the words ``at`` may be part of an entity when the likeliest path is taken, from bounds that are quick
+    to compute; the others are certainly outside. Each type has one B and one I tag."""
+    heads, tags = tokens.heads[at], tokens.tags
+    sizes = tokens.ends[at] - heads
+    lead = np.minimum.reduceat(tokens.lead[tokens.places[_ranges(heads, sizes)]], sizes.cumsum() - sizes)
+    # How much more a word would rather go on with an entity than begin one. That of several tokens is hard to bound.
+    logits = tokens.logits[tokens.places[heads]]
+    urge = np.where(sizes > 1, np.inf, 0).astype(np.float32)
+    for begin, inside in zip(tags.begin[0], tags.inside[0], strict=True):
+        np.maximum(urge, logits[:, inside] - logits[:, begin], out=urge)
+    # Outside has half of the probability, and no other state less than _LEAST.
+    surely = np.minimum(lead[:-1] - tags.enough, _HALF_OF_LEAST) > urge[1:] + _SURELY
+    near = ~(lead > tags.enough)
+    near[:-1] |= _joined(at, text_of)[1:] & ~surely
+    return near
+
+
+def _best_paths(scores: Shares, begins: Places, lengths: Places, allowed: Shares) -> Places:
     """The likeliest states of words [n] in runs of ``lengths`` [B] that start at ``begins`` [B].
 
-    ``scores`` [1 + 2 T, n] are logarithms of the states' probabilities. An I state follows the B or the I state of
-    its own type; T is ``number``. All runs take a step together.
+    ``scores`` [S, n] are logarithms of the states' probabilities, ``allowed`` [S, S, 1] of steps from one state to
+    another. All runs take a step together; of equals, the first state is taken.
     """
+    number = len(scores) // 2
     # The longest come first, so that those that have a word at some place are the first few.
-    order = np.argsort(-lengths, kind="stable")
-    begins = begins[order]
-    going = np.searchsorted(-lengths[order], -np.arange(1, int(lengths.max(initial=0)) + 1), side="right").tolist()
+    order = (-lengths).argsort(kind="stable")
+    begins, most = begins[order], int(lengths.max(initial=0))
+    going = (-lengths[order]).searchsorted(-np.arange(1, most + 1), "right").tolist()
     best = scores[:, begins]
     best[number + 1 :] = -np.inf
     steps = []
     for place, runs in enumerate(going[1:], 1):
-        before = best[:, :runs]
-        from_begin = before[1 : number + 1] >= before[number + 1 :]
-        steps.append((before.argmax(axis=0), from_begin))
-        reached = np.empty_like(before)
-        reached[: number + 1] = before.max(axis=0)
-        np.maximum(before[1 : number + 1], before[number + 1 :], out=reached[number + 1 :])
-        best[:, :runs] = reached + scores[:, begins[:runs] + place]
+        ways = best[:, None, :runs] + allowed
+        steps.append(ways.argmax(axis=0))
+        best[:, :runs] = ways.max(axis=0) + scores[:, begins[:runs] + place]
     state = best.argmax(axis=0)
     path = np.empty(scores.shape[1], np.intp)
     for place in range(len(steps), 0, -1):
         runs = going[place]
-        path[begins[:runs] + place] = own = state[:runs]
-        anywhere, from_begin = steps[place - 1]
-        kind = np.maximum(own - number - 1, 0)
-        back = np.where(from_begin[kind, np.arange(runs)], own - number, own)
-        state[:runs] = np.where(own <= number, anywhere, back)
+        path[begins[:runs] + place] = state[:runs]
+        state[:runs] = steps[place - 1][state[:runs], np.arange(runs)]
     path[begins] = state
     return path
 
 
-def _follows(at: Places, text_of: Places, kinds: Places) -> NDArray[np.bool_]:
-    """Whether the word before each stands right before it, in the same text, and is of the same type."""
+def _joined(at: Places, text_of: Places) -> NDArray[np.bool_]:
+    """Whether the word before each stands right before it, in the same text."""
     found = np.zeros(len(at), bool)
-    found[1:] = (at[1:] - at[:-1] == 1) & (text_of[1:] == text_of[:-1]) & (kinds[1:] == kinds[:-1])
+    found[1:] = (at[1:] - at[:-1] == 1) & (text_of[1:] == text_of[:-1])
     return found
+
+
+def _distinct(numbers: Places) -> Places:
+    """Sorted ``numbers``, each once."""
+    new = np.ones(len(numbers), bool)
+    new[1:] = numbers[1:] != numbers[:-1]
+    return numbers[new]
 
 
 def _word_shares(
@@ -340,25 +372,28 @@ def _word_shares(
     firsts, tags = tokens.heads[at], tokens.tags
     sizes = tokens.ends[at] - firsts
     shares = _softmax(tokens.logits[tokens.places[_ranges(firsts, sizes)]], tags)
-    mean, of_first = shares.astype(np.float64), shares
+    of_first, mean = shares, shares.astype(np.float64)
     if shares.shape[1] > len(at):
-        groups = np.cumsum(sizes) - sizes
-        mean, of_first = np.add.reduceat(shares, groups, axis=1) / sizes, shares[:, groups]
+        runs = sizes.cumsum() - sizes
+        of_first, mean = shares[:, runs], mean[:, runs]
+        several = (sizes > 1).nonzero()[0]
+        sizes = sizes[several]
+        own = shares[:, _ranges(runs[several], sizes)]
+        mean[:, several] = np.add.reduceat(own, sizes.cumsum() - sizes, axis=1) / sizes
     outside = _sum(mean, tags.outside)[0]
     return outside, _sum(mean, tags.both), _sum(of_first, tags.begin), _sum(of_first, tags.inside)
 
 
 def _softmax(logits: FloatArray, tags: _Tags) -> FloatArray:
     """Probabilities [K, n] of ``logits`` [n, K], with a row of zeros at the end where columns are padded."""
-    powers = np.zeros((tags.width + tags.padded, len(logits)), np.float32)
+    powers = np.empty((tags.width + tags.padded, len(logits)), np.float32)
+    powers[tags.width :] = 0
     own = powers[: tags.width]
     own[:] = logits.T
     own -= own.max(axis=0)
     np.exp(own, out=own)
-    total = own[0].copy()
-    for row in own[1:]:  # one after the other: sum() adds in another order where n is 1
-        total += row
-    own /= total
+    # Row by row, as sum() does only where there are several columns: the same for one token as for many.
+    own /= own.sum(axis=0) if len(logits) > 1 else np.add.accumulate(own)[-1]
     return powers
 
 
@@ -372,39 +407,37 @@ def _sum(shares: Shares, rows: Places) -> Any:
 
 def _ranges(firsts: Numbers, sizes: Numbers) -> Places:
     """The numbers of many ranges, end to end."""
-    ends = np.cumsum(sizes)
-    if not len(ends):
-        return np.empty(0, np.intp)
-    if ends[-1] == len(ends) and (sizes == 1).all():
-        return np.asarray(firsts, np.intp)
-    return np.asarray(np.arange(ends[-1]) + np.repeat(firsts - (ends - sizes), sizes), np.intp)
+    ends = sizes.cumsum()
+    return np.asarray(np.arange(ends[-1] if len(ends) else 0) + (firsts - (ends - sizes)).repeat(sizes), np.intp)
 
 
 def _trim_all(
-    texts: Sequence[str | None],
-    text_of: Numbers,
-    low: NDArray[np.int32],
-    high: NDArray[np.int32],
-) -> tuple[list[int], list[tuple[int, int]], list[str]]:
+    texts: Sequence[str | None], text_of: Numbers, low: NDArray[np.int32], high: NDArray[np.int32]
+) -> tuple[Places, NDArray[np.int32], NDArray[np.int32], list[str]]:
     """Spans of texts without what only surrounds a name: which are left, from where to where, and what they say."""
-    kept, spans, said = [], [], []
-    last_text, last_end = -1, 0
-    for at, (place, start, end) in enumerate(zip(text_of.tolist(), low.tolist(), high.tolist(), strict=True)):
-        text = texts[place] or ""
-        # Nearly all begin and end with a letter or a digit, and no mark comes after.
-        if (
-            start >= end
-            or not (text[start].isalnum() and text[end - 1].isalnum())
-            or not (text[end : end + 1].isascii() or unicodedata.category(text[end])[0] != "M")
-        ):
-            start, end = _trim(text, start, end)
+    own = [texts[place] or "" for place in text_of.tolist()]
+    columns = own, low.tolist(), high.tolist()
+    said = [text[start:end] for text, start, end in zip(*columns, strict=True)]
+    # Nearly all begin and end with a letter or a digit, and no mark comes after.
+    odd = [
+        at
+        for at, (name, text, end) in enumerate(zip(said, own, columns[2], strict=True))
+        if not (name[:1].isalnum() and name[-1:].isalnum())
+        or not ((after := text[end : end + 1]).isascii() or unicodedata.category(after)[0] != "M")
+    ]
+    for at in odd:
+        start, end = low[at], high[at] = _trim(own[at], columns[1][at], columns[2][at])
+        said[at] = own[at][start:end]
+    if odd or bool(((low[1:] < high[:-1]) & (text_of[1:] == text_of[:-1])).any()):
+        kept, last_text, last_end = [], -1, 0
         # Offsets of odd text may share a character; a span never begins before the last one ended.
-        if start < end and (place != last_text or start >= last_end):
-            last_text, last_end = place, end
-            kept.append(at)
-            spans.append((start, end))
-            said.append(text[start:end])
-    return kept, spans, said
+        for at, (place, start, end) in enumerate(zip(text_of.tolist(), low.tolist(), high.tolist(), strict=True)):
+            if start < end and (place != last_text or start >= last_end):
+                last_text, last_end = place, end
+                kept.append(at)
+        left = np.array(kept, np.intp)
+        return left, low[left], high[left], [said[at] for at in kept]
+    return np.arange(len(said)), low, high, said
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
