@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workbench.tasks.language import _COMMON_WORDS, _GROUPS, LANGUAGES, detect_language, detect_languages
@@ -107,6 +107,10 @@ LATIN = sorted({word for word in WORDS if word.isascii() and word.isalpha()})
 
 
 @given(st.lists(st.one_of(st.sampled_from(LATIN), st.sampled_from(LATIN[:40]), st.just("tablet")), min_size=1))
+@example(["je", "z"])
+@example(["und"])
+@example(["und", "und"])
+@example(["je", "s", "w"])
 def test_latin_words_are_counted_by_language(words):
     group = _GROUPS["latin"]
     points = dict.fromkeys(group.languages, 0)
