@@ -417,17 +417,20 @@ def _answers(reading: Reading) -> list[Answer]:
     p_sentiment = reading.p_sentiment.tolist() if reading.sentiment else nothing
     p_topics = reading.p_topics.tolist() if reading.topics else nothing
     names = reading.topic_names
-    return [
-        Answer(
-            sentiment,
-            None if sentiment is None else dict(zip(SENTIMENTS, shares, strict=True)),
-            chosen,
-            None if chosen is None else dict(zip(names, likely, strict=True)),
-            None if found is None else tuple(found),
-            language,
-            reason,
+    answers = []
+    for sentiment, shares, chosen, likely, found, language, reason in zip(
+        sentiments, p_sentiment, topics, p_topics, entities, reading.language, reading.reason, strict=True
+    ):
+        # A frozen class sets its fields one by one through object.__setattr__: that took more than twice as long.
+        answer = object.__new__(Answer)
+        answer.__dict__.update(
+            sentiment=sentiment,
+            p_sentiment=None if sentiment is None else dict(zip(SENTIMENTS, shares, strict=True)),
+            topics=chosen,
+            p_topics=None if chosen is None else dict(zip(names, likely, strict=True)),
+            entities=None if found is None else tuple(found),
+            language=language,
+            reason=reason,
         )
-        for sentiment, shares, chosen, likely, found, language, reason in zip(
-            sentiments, p_sentiment, topics, p_topics, entities, reading.language, reading.reason, strict=True
-        )
-    ]
+        answers.append(answer)
+    return answers
