@@ -95,7 +95,9 @@ def read_plainly(text, offsets, words, logits, spec):
     st.sampled_from(LABEL_SETS),
     st.booleans(),
     st.sampled_from([0, 10**9]),
-    st.sampled_from([0.5, 3.0, 9.0]),
+    st.sampled_from(
+        [0.5, 1.5, 2.5]
+    ),  # more, and probabilities round to 0 and 1: equals, which either reading may take
 )
 @settings(max_examples=250, deadline=None)
 def test_all_words_at_once_are_read_as_one_by_one(texts, seed, labels, strict, many, spread):
