@@ -30,8 +30,8 @@ PACKED_TOKENS: Final = 32768
 """Tokens of the largest packed batch."""
 
 _PACKED: Final = ((80, 1024), (4096, PACKED_TOKENS))
-"""Texts and tokens of the largest batch of each packed profile: one text or a few, filled up to shapes that a graph is
-kept for (workbench.runtime.device_plan.few_texts), and as many as there are."""
+"""Texts and tokens of the largest batch of each packed profile: one text or a few, filled up to shapes that a graph
+is kept for (workbench.runtime.device_plan.few_texts), and as many as there are."""
 
 _WIDE: Final = 512
 """A wider network is busy with half as many tokens: on an H100 12 layers of 768 read 16,384 tokens a batch at 0.98 of
