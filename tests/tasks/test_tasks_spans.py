@@ -15,6 +15,7 @@ from tests.runtime.tiny_model import ENTITY_LABELS
 from workbench.tasks import spans as spans_module
 from workbench.tasks.spans import Entity, Spans, find_entities, find_spans
 from workbench.tasks.spec import OutputSpec
+from workbench.tasks.trimming import trim_span
 from workbench.tasks.words import word_starts
 
 TAGS = OutputSpec("entities", "tags", tuple(ENTITY_LABELS))
@@ -81,7 +82,7 @@ def read_plainly(text, offsets, words, logits, spec):
             runs.append((state[2:], list(group)))
     found, last = [], 0
     for kind, run in runs:
-        start, end = spans_module._trim(text, int(offsets[run, 0].min()), int(offsets[run, 1].max()))
+        start, end = trim_span(text, int(offsets[run, 0].min()), int(offsets[run, 1].max()))
         if start < end and start >= last:
             score = np.mean([share(token, f"B-{kind}", f"I-{kind}") for token in run])
             found.append((start, end, kind, text[start:end], pytest.approx(score, abs=1e-5)))

@@ -6,7 +6,6 @@ logits, and nothing more is computed of them. Objects are made only for those wh
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.tasks.spec import OutputSpec
+from workbench.tasks.trimming import trim_spans
 from workbench.tasks.words import word_starts
 
 __all__ = ["Entity", "Spans", "find_all_entities", "find_entities", "find_spans"]
@@ -29,9 +29,6 @@ _SURELY: Final = 1e-3  # far more than what rounding can do to a difference of l
 _LEAST: Final = 1e-9  # so that every probability has a logarithm
 _HALF_OF_LEAST: Final = 20.0  # a little less than what a half is above _LEAST, in logarithms
 _MANY: Final = 512  # words, from which on it pays to look which ones need be read
-_OPENING: Final = {")": "(", "）": "（", "]": "[", "】": "【", "》": "《", "」": "「", "』": "『"}
-# Part of names: Wave+, C#, Yahoo!, Inc., 50%.
-_KEPT_AT_END: Final = frozenset("+#*%°™®")
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ def find_spans(
     by_kind = _sum(_softmax(logits[places[own]], tags), tags.both)
     scores = np.add.reduceat(by_kind[kinds.repeat(sizes), np.arange(len(own))], runs) / sizes
     low, high = np.minimum.reduceat(offsets[own, 0], runs), np.maximum.reduceat(offsets[own, 1], runs)
-    kept, low, high, said = _trim_all(texts, text_of if first is None else first[text_of], low, high)
+    kept, low, high, said = trim_spans(texts, text_of if first is None else first[text_of], low, high)
     if len(kept) < len(firsts):
         text_of, kinds, scores = text_of[kept], kinds[kept], scores[kept]
     counts = np.bincount(text_of, minlength=count).astype(np.int32)
@@ -415,61 +412,3 @@ def _ranges(firsts: Numbers, sizes: Numbers) -> Places:
     """The numbers of many ranges, end to end."""
     ends = sizes.cumsum()
     return np.asarray(np.arange(ends[-1] if len(ends) else 0) + (firsts - (ends - sizes)).repeat(sizes), np.intp)
-
-
-def _trim_all(
-    texts: Sequence[str | None], text_of: Numbers, low: NDArray[np.int32], high: NDArray[np.int32]
-) -> tuple[Places, NDArray[np.int32], NDArray[np.int32], list[str]]:
-    """Spans of texts without what only surrounds a name: which are left, from where to where, and what they say."""
-    own = [texts[place] or "" for place in text_of.tolist()]
-    columns = own, low.tolist(), high.tolist()
-    said = [text[start:end] for text, start, end in zip(*columns, strict=True)]
-    # Nearly all begin and end with a letter or a digit, and no mark comes after.
-    odd = [
-        at
-        for at, (name, text, end) in enumerate(zip(said, own, columns[2], strict=True))
-        if not (name[:1].isalnum() and name[-1:].isalnum())
-        or not ((after := text[end : end + 1]).isascii() or unicodedata.category(after)[0] != "M")
-    ]
-    for at in odd:
-        start, end = low[at], high[at] = _trim(own[at], columns[1][at], columns[2][at])
-        said[at] = own[at][start:end]
-    if odd or bool(((low[1:] < high[:-1]) & (text_of[1:] == text_of[:-1])).any()):
-        kept, last_text, last_end = [], -1, 0
-        # Offsets of odd text may share a character; a span never begins before the last one ended.
-        for at, (place, start, end) in enumerate(zip(text_of.tolist(), low.tolist(), high.tolist(), strict=True)):
-            if start < end and (place != last_text or start >= last_end):
-                last_text, last_end = place, end
-                kept.append(at)
-        left = np.array(kept, np.intp)
-        return left, low[left], high[left], [said[at] for at in kept]
-    return np.arange(len(said)), low, high, said
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """The part of a span that is a name; nothing where it has neither letter nor digit."""
-    # A composed character may be given by its first code point; its marks belong to it.
-    while end < len(text) and unicodedata.category(text[end])[0] == "M":
-        end += 1
-    before = (-1, -1)
-    while before != (start, end):
-        before = (start, end)
-        while start < end and not _stands_first(text[start], text[start:end]):
-            start += 1
-        while start < end and not _stands_last(text[end - 1], text[start:end]):
-            end -= 1
-        if start < end and _OPENING.get(text[end - 1]) == text[start]:
-            start, end = start + 1, end - 1
-    return (start, end) if any(map(str.isalnum, text[start:end])) else (start, start)
-
-
-def _stands_first(char: str, span: str) -> bool:
-    if char in _OPENING.values():
-        return any(closing in span for closing, opening in _OPENING.items() if opening == char)
-    return unicodedata.category(char)[0] not in "ZCPM"
-
-
-def _stands_last(char: str, span: str) -> bool:
-    if char in _OPENING:
-        return _OPENING[char] in span
-    return char in _KEPT_AT_END or unicodedata.category(char)[0] not in "ZCP"
