@@ -215,28 +215,26 @@ GRAPHS = (Profile((1, 1), (8, 400), (64, 2048)), Profile((1, 1), (600, 30000), (
 def test_a_few_texts_get_one_of_few_shapes(sizes):
     texts = texts_of(sizes)
     batching = choose_batching(None, layout="packed", profiles=GRAPHS, longest=512)
-    batch = few_texts(texts, batching, GRAPHS, longest=512, pad_id=PAD)
+    shapes = few_shapes(batching, GRAPHS, longest=512)
+    batch = few_texts(texts, shapes, pad_id=PAD)
     if sum(sizes) > 3000:
         assert batch is None or sum(sizes) < 4096
     else:
-        assert batch.key[1:] in set(few_shapes(batching, GRAPHS, longest=512))
+        assert batch.key in {(shape.profile, shape.rows, shape.tokens, shape.longest) for shape in shapes}
     if batch is not None:
         assert batch.texts == len(sizes)
-        assert (
-            batch.shapes[UNREAD][0] >= np.diff(np.append(texts.cu_seqlens, batch.places[0])).max() or batch.rows > 1
-        )
         assert GRAPHS[batch.profile].fits(batch.rows, batch.places[0])
         check(compute("packed", [batch], texts, batching, longest=512), texts)
 
 
 def test_many_texts_and_many_tokens_are_not_few():
     batching = choose_batching(None, layout="packed", profiles=GRAPHS, longest=512)
-    assert few_texts(texts_of([2] * 65), batching, GRAPHS, longest=512, pad_id=PAD) is None
-    assert few_texts(texts_of([512] * 9), batching, GRAPHS, longest=512, pad_id=PAD) is None
-    assert few_texts(texts_of([]), batching, GRAPHS, longest=512, pad_id=PAD) is None
+    shapes = few_shapes(batching, GRAPHS, longest=512)
+    for sizes in ([2] * 65, [512] * 9, []):
+        assert few_texts(texts_of(sizes), shapes, pad_id=PAD) is None
     small = (Profile((1, 1), (2, 60), (4, 128)),)
     narrow = choose_batching(None, layout="packed", profiles=small, longest=128)
-    assert few_texts(texts_of([3, 4]), narrow, small, longest=128, pad_id=PAD) is None, "ten rows are too many for it"
+    assert few_shapes(narrow, small, longest=128) == (), "it takes four texts at once, and ten would be needed"
 
 
 def test_what_is_prepared_are_the_shapes_that_come():
@@ -248,10 +246,11 @@ def test_what_is_prepared_are_the_shapes_that_come():
     assert small_batches(batching, GRAPHS, layout="padded", **options) == []
     for size in range(1, 513):
         assert single_text(texts_of([size]), batching, GRAPHS, layout="packed", **options).key in keys
+    shapes = few_shapes(batching, GRAPHS, longest=512)
     chance, padding = np.random.default_rng(5), []
     for _ in range(500):
         sizes = np.minimum(chance.geometric(1 / 50, chance.integers(2, 40)), 512)
-        batch = few_texts(texts_of(sizes), batching, GRAPHS, **options)
+        batch = few_texts(texts_of(sizes), shapes, pad_id=PAD)
         assert batch is not None
         assert batch.key in keys
         padding.append(batch.places[0] / sizes.sum() - 1)

@@ -21,6 +21,7 @@ from workbench.tasks.spec import OutputKind
 
 __all__ = [
     "Batching",
+    "FewShape",
     "buffer_bytes",
     "choose_batching",
     "fallbacks",
@@ -260,16 +261,53 @@ def single_text(
     return PaddedBatch(texts, np.zeros(1, np.intp), room, profile=profile, pad_id=pad_id, graph=True)
 
 
-def few_texts(
-    texts: PackedTexts, batching: Batching, profiles: Sequence[Profile], *, longest: int, pad_id: int
-) -> PackedBatch | None:
-    """A few texts as a batch of one of few shapes, so that a graph is kept for it: a packed engine's requests from
+@dataclass(frozen=True)
+class FewShape:
+    """A shape of batches of few texts: ``rows`` texts with ``tokens`` tokens in all, the longest ``longest``."""
+
+    rows: int
+    tokens: int
+    longest: int
+    profile: int
+
+
+def few_shapes(batching: Batching, profiles: Sequence[Profile], *, longest: int) -> tuple[FewShape, ...]:
+    """The shapes that a packed engine has graphs for, the smallest first."""
+    told: dict[int, int] = {}
+    for size, tokens in _FEW_LONGEST.items():
+        told.setdefault(min(size, longest), tokens)
+    shapes = []
+    for total in _FEW_TOKENS:
+        for size, tokens in told.items():
+            rows = min(total // tokens, _FEW_TEXTS + _FEW_TEXTS // 4)
+            profile = pick_profile(profiles, rows, total)
+            if size <= total <= batching.token_budget and rows <= batching.max_texts and profile is not None:
+                shapes.append(FewShape(rows, total, size, profile))
+    return tuple(shapes)
+
+
+def few_texts(texts: PackedTexts, shapes: Sequence[FewShape], *, pad_id: int) -> PackedBatch | None:
+    """A few texts as a batch of one of ``shapes``, so that a graph is kept for it: a packed engine's requests from
     here and there. None where they are many, or too many tokens."""
-    if not 0 < len(texts) <= _FEW_TEXTS or int(texts.cu_seqlens[-1]) >= _FEW_TOKENS[-1]:
+    count, tokens = len(texts), int(texts.cu_seqlens[-1])
+    if not 0 < count <= _FEW_TEXTS or tokens >= _FEW_TOKENS[-1]:
         return None
-    shapes = few_shapes(batching, profiles, longest=longest)
-    made = (_filled(texts, shape, profiles, pad_id=pad_id) for shape in shapes)
-    return next((batch for batch in made if batch is not None), None)
+    most = int(texts.lengths.max())
+    for shape in shapes:
+        # What fills up is texts too: one token each at least, and none longer than the longest.
+        more, room = shape.rows - count, shape.tokens - tokens
+        if most <= shape.longest and 0 < more <= room <= more * shape.longest:
+            fillers = np.full(more, room // more, np.int32)
+            fillers[: room % more] += 1
+            return PackedBatch(
+                texts,
+                slice(0, count),
+                profile=shape.profile,
+                fillers=fillers,
+                longest=shape.longest,
+                pad_id=pad_id,
+            )
+    return None
 
 
 def small_batches(
@@ -286,39 +324,8 @@ def small_batches(
     made = [
         single_text(text(length), batching, profiles, layout=layout, longest=longest, pad_id=pad_id)
         for length in range(_GRAPH_STEP, longest + 1, _GRAPH_STEP)
-    ] + [
-        _filled(text(1), shape, profiles, pad_id=pad_id) for shape in few_shapes(batching, profiles, longest=longest)
-    ]
+    ] + [few_texts(text(1), [shape], pad_id=pad_id) for shape in few_shapes(batching, profiles, longest=longest)]
     return [batch for batch in made if batch is not None]
-
-
-def _filled(
-    texts: PackedTexts, shape: tuple[int, int, int], profiles: Sequence[Profile], *, pad_id: int
-) -> PackedBatch | None:
-    """``texts`` as a batch of ``shape``; None where they do not fit."""
-    rows, total, told = shape
-    count, tokens = len(texts), int(texts.cu_seqlens[-1])
-    more, room = rows - count, total - tokens
-    # What fills up is texts too: one token each at least, and none longer than the longest.
-    if not 0 < more <= room <= more * told or int(texts.lengths.max()) > told:
-        return None
-    fillers = np.full(more, room // more, np.int32)
-    fillers[: room % more] += 1
-    profile = _fitting(profiles, rows, total)
-    return PackedBatch(texts, slice(0, count), profile=profile, fillers=fillers, longest=told, pad_id=pad_id)
-
-
-def few_shapes(batching: Batching, profiles: Sequence[Profile], *, longest: int) -> Iterator[tuple[int, int, int]]:
-    """The shapes that ``few_texts`` uses, the smallest first: texts, tokens, and tokens of the longest text."""
-    told: dict[int, int] = {}
-    for size, tokens in _FEW_LONGEST.items():
-        told.setdefault(min(size, longest), tokens)
-    for total in _FEW_TOKENS:
-        for size, tokens in told.items():
-            rows = min(total // tokens, _FEW_TEXTS + _FEW_TEXTS // 4)
-            fits = size <= total <= batching.token_budget and rows <= batching.max_texts
-            if fits and pick_profile(profiles, rows, total) is not None:
-                yield rows, total, size
 
 
 def _rounded(lengths: NDArray[np.int32], longest: int) -> NDArray[np.int64]:

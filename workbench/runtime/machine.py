@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from workbench.errors import EngineError, ModelError, WorkbenchError
 from workbench.runtime.cuda import OutOfDeviceMemory, open_device
 from workbench.runtime.device_batches import Batch
-from workbench.runtime.device_plan import Batching, buffer_bytes, choose_batching, fallbacks
+from workbench.runtime.device_plan import (
+    Batching,
+    FewShape,
+    buffer_bytes,
+    choose_batching,
+    fallbacks,
+    few_shapes,
+    small_batches,
+)
 from workbench.runtime.manifest import Manifest, rebuild_command
 from workbench.runtime.slot_pool import SlotPool
 from workbench.runtime.slots import BusyClock, Slot, SlotSizes
@@ -48,8 +56,8 @@ class Machine:
         self.again = f"Build it again: {rebuild_command(manifest)}"
         self._lock = threading.Lock()
         self._preparing = threading.Lock()  # two that want all slots would wait for each other
-        self.prepared = False
-        """Whether batches of few texts have graphs."""
+        self.few: tuple[FewShape, ...] = ()
+        """Shapes that batches of few texts are filled up to: those that have graphs."""
         self._counts = {"batches": 0, "texts": 0, "tokens": 0}
         self._clock = BusyClock()
         self._plan: Plan | None = None
@@ -111,8 +119,9 @@ class Machine:
                         stack.callback(self._pool.give, slot)
                         stack.callback(slot.settle)
 
-    def prepare(self, batches: Sequence[Batch], wanted: Sequence[str]) -> None:
-        """Have a graph of each of ``batches`` in every slot, which are all taken meanwhile."""
+    def prepare(self, wanted: Sequence[str], *, layout: str, pad_id: int) -> None:
+        """Have a graph of each shape of small batches in every slot, which are all taken meanwhile."""
+        batches = small_batches(self.batching, self.profiles, layout=layout, longest=self.longest, pad_id=pad_id)
         owner = object()
         with self._preparing, self._guarded(ModelError), self.device.active():
             try:
@@ -123,7 +132,8 @@ class Machine:
                 for slot in self._pool.held(owner):
                     slot.settle()
                     self._pool.give(slot)
-        self.prepared = self.prepared or (bool(recorded) and all(recorded))
+        if recorded and all(recorded):
+            self.few = few_shapes(self.batching, self.profiles, longest=self.longest)
 
     def _land(
         self, slot: Slot, result: Mapping[str, NDArray[np.float32]], done: Callable[[int], None] | None

@@ -29,7 +29,6 @@ from workbench.runtime.device_plan import (
     plan_packed,
     plan_padded,
     single_text,
-    small_batches,
 )
 from workbench.runtime.machine import GpuStats, Machine
 from workbench.runtime.manifest import Manifest, model_changes, read_manifest, read_plan, rebuild_command
@@ -179,14 +178,7 @@ class TensorRtSession:
         self._check_request(PackedTexts(np.empty(0, np.int32), np.zeros(1, np.int32)), outputs)
         machine = self._machine
         if machine.batching.graphs:
-            batches = small_batches(
-                machine.batching,
-                machine.profiles,
-                layout=self._manifest.layout,
-                longest=machine.longest,
-                pad_id=self._spec.pad_id,
-            )
-            machine.prepare(batches, list(outputs))
+            machine.prepare(list(outputs), layout=self._manifest.layout, pad_id=self._spec.pad_id)
 
     def close(self) -> None:
         """Wait for what is under way and give everything back; a second call does nothing."""
@@ -213,8 +205,8 @@ class TensorRtSession:
         small: Batch | None = None
         if batching.graphs and len(texts) == 1:
             small = single_text(texts, batching, profiles, layout=layout, longest=longest, pad_id=pad_id)
-        elif machine.prepared:
-            small = few_texts(texts, batching, profiles, longest=longest, pad_id=pad_id)
+        elif machine.few:
+            small = few_texts(texts, machine.few, pad_id=pad_id)
         if small is not None:
             return [small]
         if layout == "packed":
