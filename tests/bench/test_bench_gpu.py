@@ -15,7 +15,18 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from workbench.bench import GpuBench, gpu, gpu_figure, gpu_meter, gpu_peers, gpu_result, peer_work, process, run_gpu
+from workbench.bench import (
+    GpuBench,
+    gpu,
+    gpu_figure,
+    gpu_meter,
+    gpu_peers,
+    gpu_result,
+    peer_gpu_ours,
+    peer_work,
+    process,
+    run_gpu,
+)
 from workbench.bench.gpu_measure import Running
 from workbench.bench.process import Peer, PeerError, clean_environment
 from workbench.bench.shapes import BERT_BASE, LABELS, Shape, make_model
@@ -26,6 +37,7 @@ from workbench.engine.graphs.packed import check_packable
 from workbench.errors import ParameterError
 from workbench.runtime import open_session
 from workbench.runtime.batching import pad_batch
+from workbench.runtime.workers import Encoders
 from workbench.tasks.spec import load_spec
 
 HERE = Path(__file__).resolve().parent
@@ -347,6 +359,28 @@ def test_our_peer_scores_a_file_as_the_command_does(small, tmp_path):
     assert scored["id"].to_list() == [0, 1, 2, 3]
     assert scored["sentiment"][0] in LABELS
     assert scored["reason"][2] == "null"
+
+
+def test_our_peer_keeps_what_tokenizes_from_file_to_file(small, tmp_path):
+    texts = [f"good phone {number}" for number in range(4200)]
+    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "in.parquet")
+    work = peer_gpu_ours._Work(str(small), texts[:1400], "-")
+    work.load()
+    assert work.kept._processes == [], "a CPU has none to spare"
+    work.kept.close()
+    with work.opened, Encoders(work.opened.encoder, workers=2) as kept:
+        work.encoders = kept
+        kept.expect(10**6)
+        assert not peer_gpu_ours._wait_for(kept, 0), "no process is ready at once"
+        assert peer_gpu_ours._wait_for(kept, 60)
+        running = [process._process.pid for process in kept._processes]
+        assert len(running) == kept._alive == 2
+        assert work.read_texts(0, 1400) == len(work.ids)
+        for turn in range(1, 3):
+            assert work.read_file(tmp_path / "in.parquet", tmp_path / "out.parquet", ["sentiment"]) == len(texts)
+            assert kept._seen == 1400 + turn * len(texts)
+        assert [process._process.pid for process in kept._processes if process.alive] == running
+    assert pl.read_parquet(tmp_path / "out.parquet")["text"].to_list() == texts
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from workbench.errors import ModelError
 from workbench.runtime import open_session, read
 from workbench.runtime.onnx import OnnxSession
 from workbench.runtime.read import make_encoders, read_texts
+from workbench.runtime.workers import Encoders
 from workbench.tasks.decode import pool_labels
 
 WORDS = st.sampled_from(
@@ -160,6 +161,47 @@ def test_chunks_are_bounded_and_change_nothing(session, monkeypatch):
     assert pieces.sentiment == whole.sentiment
     assert pieces.entities == whole.entities
     assert pieces.p_sentiment == pytest.approx(whole.p_sentiment, abs=1e-6)
+
+
+@given(st.integers(0, 90_000), st.integers(1, 20))
+@settings(max_examples=200, deadline=None)
+def test_a_list_is_cut_so_that_all_who_tokenize_have_work(count, parts):
+    ranges = list(read.split_texts(["good"] * count, parts=parts))
+    sizes = [end - start for start, end in ranges]
+    assert [0, *(end for _, end in ranges)] == [*(start for start, _ in ranges), count]
+    assert all(0 < size <= 4096 for size in sizes)
+    if parts == 1:
+        assert sizes[:-1] == [4096] * (len(sizes) - 1), "there is nobody to share with"
+    elif count < 1280:
+        assert len(sizes) == (count > 0)
+    else:
+        assert min(sizes) >= 600
+        # Each has two, or texts are too few for it: then ranges are as small as they may be.
+        assert len(sizes) >= 2 * parts - 1 or max(sizes) < 2 * 640
+
+
+def test_long_texts_are_cut_by_their_characters_too():
+    ranges = list(read.split_texts(["good " * 10_000] * 2000, parts=4))
+    assert {end - start for start, end in ranges} == {20}
+
+
+def test_what_tokenizes_says_in_how_many_chunks_a_list_is_read(session):
+    texts = [f"good price {number} 质量" for number in range(3000)]
+    with (
+        Encoders(session.encoder, workers=2) as two,
+        Encoders(session.encoder, workers=14) as many,
+        make_encoders(session) as none,
+    ):
+        assert [len(chunk) for chunk in read.share_texts(texts, none)] == [3000]
+        assert [len(chunk) for chunk in read.share_texts(texts, two)] == [750] * 4
+        assert [len(chunk) for chunk in read.share_texts(texts[:2560], none, two, many)] == [640] * 4
+        found = [list(read.read_chunks(session, read.share_texts(texts, own), encoders=own)) for own in (none, two)]
+    assert [len(parts) for parts in found] == [1, 4]
+    whole, parts = found
+    for column in ("p_sentiment", "p_topics", "sentiments", "topics", "topic_counts", "reasons", "languages"):
+        together = np.concatenate([getattr(part, column) for part in parts])
+        assert together.tobytes() == getattr(whole[0], column).tobytes()
+    assert [entities for part in parts for entities in part.entities] == whole[0].entities
 
 
 def test_the_same_words_are_read_once(session, monkeypatch):

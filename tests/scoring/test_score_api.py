@@ -1,9 +1,12 @@
+from contextlib import closing
+
 import polars as pl
 import pytest
 
 from tests.runtime.tiny_model import TOML, make_tiny_model
 from workbench.errors import ModelError, ParameterError
 from workbench.runtime import open_session, read
+from workbench.runtime.workers import Encoders
 from workbench.scoring import SCORE_SCHEMA, open_scorer, score, score_columns
 from workbench.scoring.api import Scorer
 from workbench.tasks.labels import TASKS
@@ -123,3 +126,33 @@ def test_sessions_of_one_model_share_what_tokenizes(tiny):
         scorer.close()
     origin = ["model", "engine_id"]
     assert frame.drop(origin).equals(score(TEXTS, models=dict.fromkeys(TASKS, tiny)).drop(origin))
+
+
+def test_what_tokenizes_can_be_kept_from_scorer_to_scorer(tiny):
+    texts = [f"good price {number} 质量" for number in range(1500)]
+    with open_session(tiny) as one, open_session(tiny) as two:
+        with closing(Scorer({one: TASKS})) as scorer:
+            alone = scorer.score(texts)
+        with Encoders(one.encoder, workers=2) as kept:
+            kept.expect(10**6)
+            for turn in range(1, 3):
+                # The other session is of the same model: it has the same processes.
+                with closing(Scorer({one: ("sentiment",), two: TASKS[1:]}, encoders={one: kept})) as scorer:
+                    frame = scorer.score(texts)
+                    assert not scorer._encoders, "it started processes of its own"
+                assert frame.drop("model", "engine_id").equals(alone.drop("model", "engine_id"))
+                assert kept._seen == turn * 2 * len(texts)
+            assert kept.submit(["good"], offsets=False).result().rows.tolist() == [0], "it was closed"
+
+
+def test_a_session_that_no_processes_were_given_for_has_its_own(tiny, tmp_path):
+    other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
+    with open_session(tiny) as one, open_session(other) as two, Encoders(one.encoder) as kept:
+        with closing(Scorer({one: ("topics",), two: ("sentiment",)}, encoders={one: kept})) as scorer:
+            frame = pl.concat(scorer.score_chunks([["good price"], [None]]))
+            (own,) = scorer._encoders.values()
+            assert own._seen == kept._seen == 2
+        with pytest.raises(RuntimeError, match="shutdown"):
+            own.submit(["good"], offsets=False)
+        assert kept.submit(["good"], offsets=False).result().rows.tolist() == [0]
+    assert frame["model"].to_list() == ["tiny 1+second 1"] * 2

@@ -288,10 +288,11 @@ _METHOD: Final = (
     "Peers take turns, round after round; each figure is the median of its rounds. Network: tokens in memory to "
     "logits in memory. Texts: strings to labels, tokenizing included. One text: a call of its own, from tokens (the "
     "pipeline: from text); 128 of them, or as many as reviews have. Parquet: a file of reviews to a file of scores, "
-    "the model being loaded. GPU busy: share of time in which a kernel ran while the file was read (texts, where "
-    "there was none), by the driver's count; in brackets by the session's own events, gaps between kernels counted "
-    "in. Device memory: what the process took at most outside the search for its batch size, CUDA's own context "
-    "included. Host memory: the peak after loading, without processes that tokenize."
+    "the model being loaded and the processes that tokenize running already, as in a service. GPU busy: share of "
+    "time in which a kernel ran while the file was read (texts, where there was none), by the driver's count; in "
+    "brackets by the session's own events, gaps between kernels counted in. Device memory: what the process took at "
+    "most outside the search for its batch size, CUDA's own context included. Host memory: the peak after loading, "
+    "without processes that tokenize."
 )
 
 _HEAD: Final = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +23,14 @@ from numpy.typing import NDArray
 from workbench.bench.peer_work import MOST_TOKENS, closure_of, read_texts_file, serve_work
 from workbench.runtime import Session, open_engine, open_session
 from workbench.runtime.batching import PackedTexts
-from workbench.runtime.read import make_encoders, read_chunks, read_texts, split_texts
+from workbench.runtime.read import make_encoders, read_chunks, read_texts, share_texts
 from workbench.runtime.workers import Encoders
 
 __all__: list[str] = []
 
 _RUNTIME = ("numpy", "tokenizers", "pycuda")
 _MANY = 1_000_000
+_START_S = 10.0  # how long the processes that tokenize are waited for; fourteen take 1.3 s
 _STEP = 32  # between the sizes of single texts that are recorded
 _BESIDE = ("tensorrt", "tensorrt-bindings", "tensorrt-libs", "tensorrt-rtx", "onnxruntime", "polars")
 
@@ -49,6 +51,13 @@ class _Work:
         return self.session
 
     @property
+    def kept(self) -> Encoders:
+        """What tokenizes, as a service keeps it from one reading to the next."""
+        if self.encoders is None:
+            raise RuntimeError("it is not loaded")
+        return self.encoders
+
+    @property
     def outputs(self) -> list[str]:
         """What a pass gives where one task is asked for: tasks of a text, not tags, cost next to nothing more."""
         return [name for name, output in self.opened.spec.outputs.items() if output.kind != "tags"]
@@ -58,12 +67,13 @@ class _Work:
             self.session = open_session(self.folder, backend="onnxruntime")
         else:
             self.session = open_engine(self.engine)
-        # As in a service that goes on reading: what tokenizes is started once.
+        # As in a service that goes on reading: what tokenizes is started once, and runs when measuring begins.
         self.encoders = make_encoders(self.session)
         self.encoders.expect(_MANY)
         rows = self._rows(self.texts)
         self.ids = np.concatenate(rows)
         self.starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        _wait_for(self.encoders, _START_S)
         return {
             "precision": self.session.precision,
             "backend": self.session.backend,
@@ -89,11 +99,8 @@ class _Work:
         return len(texts.input_ids)
 
     def read_texts(self, start: int, end: int) -> int:
-        if self.encoders is None:
-            raise RuntimeError("it is not loaded")
-        texts = self.texts[start:end]
-        chunks = (texts[first:last] for first, last in split_texts(texts))
-        answers = read_chunks(self.opened, chunks, self.outputs, encoders=self.encoders)
+        chunks = share_texts(self.texts[start:end], self.kept)
+        answers = read_chunks(self.opened, chunks, self.outputs, encoders=self.kept)
         if sum(map(len, answers)) != end - start:
             raise RuntimeError("a text has no row")
         return int(self.starts[end] - self.starts[start])
@@ -121,7 +128,7 @@ class _Work:
 
         # Not by the policy's choice: engines of any precision are measured, judged or not, of models that nobody
         # can judge.
-        with closing(Scorer({self.opened: tuple(tasks)})) as scorer:
+        with closing(Scorer({self.opened: tuple(tasks)}, encoders={self.opened: self.kept})) as scorer:
             return score_file(source, text_column="text", out=out, scorer=scorer, progress=False).rows
 
     def facts(self) -> dict[str, Any]:
@@ -148,6 +155,16 @@ class _Work:
         prefix, suffix = np.array(encoder.prefix, np.int32), np.array(encoder.suffix, np.int32)
         most = min(MOST_TOKENS, self.opened.spec.max_tokens) - len(prefix) - len(suffix)
         return [np.concatenate([prefix, item.ids[:most], suffix]) for item in encoder.encode(texts, offsets=False)]
+
+
+def _wait_for(encoders: Encoders, seconds: float) -> bool:
+    """Wait until all processes of ``encoders`` are ready, ``expect`` being called; False when it takes longer."""
+    end = time.monotonic() + seconds
+    while encoders._alive < encoders._workers:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _about(engine: str) -> str:

@@ -49,11 +49,13 @@ __all__ = [
     "read_chunks",
     "read_texts",
     "reading_bar",
+    "share_texts",
     "split_texts",
 ]
 
 _CHUNK_TEXTS = 4096
 _CHUNK_CHARACTERS = 1_000_000
+_LEAST_TEXTS = 640  # reviews that fill a batch; what shares the work does not cut below that
 _RUNS: Final = 2
 """Lists that are with the session at once: one is on the device while the other is sent there or decoded."""
 _MOST_ENCODERS: Final = 16  # processes that tokenize: so many feed the fastest GPU, and each takes memory
@@ -132,7 +134,8 @@ def read_texts(
         return _reading([_read_here(session, chunk, wanted) for chunk in chunks], wanted, session)
     with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
         encoders.expect(len(texts))
-        parts = list(read_chunks(session, chunks, wanted, encoders=encoders, advance=advance))
+        shares = share_texts(texts, encoders)
+        parts = list(read_chunks(session, shares, wanted, encoders=encoders, advance=advance))
     return _reading(parts, wanted, session)
 
 
@@ -203,15 +206,30 @@ def check_tasks(session: Session, tasks: Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
-def split_texts(texts: Sequence[str | None]) -> Iterator[tuple[int, int]]:
-    """Ranges of texts that are tokenized together: bounded in number and in characters."""
+def share_texts(texts: Sequence[str | None], *encoders: Encoders) -> Iterator[Sequence[str | None]]:
+    """``texts`` in chunks of which each of ``encoders`` has enough for all its processes; see ``split_texts``."""
+    parts = max((one._workers for one in encoders), default=1)
+    for start, end in split_texts(texts, parts=parts):
+        yield texts[start:end]
+
+
+def split_texts(texts: Sequence[str | None], *, parts: int = 1) -> Iterator[tuple[int, int]]:
+    """Ranges of texts that are tokenized together, in order: at most 4096 texts and a million characters each.
+
+    ``parts``: how many ranges can be worked on at once. From 2 on, the texts are cut into twice as many ranges of
+    like size, so that none works long while the others have nothing left, but not below 640 texts a range.
+    """
     sizes = np.fromiter((len(text) if text else 0 for text in texts), np.int64, len(texts))
     ends = np.cumsum(sizes)
+    most_texts = _CHUNK_TEXTS
+    if parts > 1:
+        ranges = max(1, -(-len(texts) // _CHUNK_TEXTS), min(2 * parts, len(texts) // _LEAST_TEXTS))
+        most_texts = -(-len(texts) // ranges)
     start = 0
     while start < len(texts):
         most = _CHUNK_CHARACTERS + (ends[start - 1] if start else 0)
         end = max(start + 1, int(np.searchsorted(ends, most, side="right")))
-        end = min(end, start + _CHUNK_TEXTS, len(texts))
+        end = min(end, start + most_texts, len(texts))
         yield start, end
         start = end
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
 from itertools import tee
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import ParameterError
 from workbench.runtime import Session
-from workbench.runtime.read import Answers, make_encoders, read_chunks, reading_bar, split_texts
+from workbench.runtime.read import Answers, make_encoders, read_chunks, reading_bar, share_texts
 from workbench.runtime.workers import Encoders
 from workbench.scoring.choosing import Choice, open_readers
 from workbench.settings import settings
@@ -42,6 +42,9 @@ _ORIGIN: Final[dict[str, Any]] = {
     "backend": pl.String,
     "precision": pl.String,
 }
+
+
+_EncodersKey: TypeAlias = tuple[Path, int, str]
 
 
 def score_columns(tasks: Sequence[str] = TASKS) -> pl.Schema:
@@ -79,12 +82,23 @@ def score(
 
 
 class Scorer:
-    """Loaded models for some tasks; made by ``open_scorer``."""
+    """Loaded models for some tasks; made by ``open_scorer``.
 
-    def __init__(self, sessions: Mapping[Session, tuple[str, ...]], choices: Sequence[Choice] = ()) -> None:
+    ``encoders``: what tokenizes for a session (``workbench.runtime.read.make_encoders``) where the caller keeps it
+    for longer than the scorer: used here, and left open. For the other sessions the scorer starts and ends its own.
+    """
+
+    def __init__(
+        self,
+        sessions: Mapping[Session, tuple[str, ...]],
+        choices: Sequence[Choice] = (),
+        *,
+        encoders: Mapping[Session, Encoders] | None = None,
+    ) -> None:
         self._sessions = dict(sessions)
         self.choices = tuple(choices)
-        self._encoders: dict[tuple[Path, int, str], Encoders] = {}
+        self._borrowed = {_encoders_key(session): own for session, own in (encoders or {}).items()}
+        self._encoders: dict[_EncodersKey, Encoders] = {}
         self.tasks = tuple(task for task in TASKS if any(task in own for own in self._sessions.values()))
 
     @property
@@ -100,7 +114,7 @@ class Scorer:
     def score(self, texts: Sequence[str | None] | pl.Series, *, progress: bool = False) -> pl.DataFrame:
         """One row for each text; see ``workbench.score``."""
         checked = _check_texts(texts)
-        chunks = (checked[start:end] for start, end in split_texts(checked))
+        chunks = share_texts(checked, *map(self._encoders_of, self._sessions))
         with reading_bar(len(checked), progress) as advance:
             frames = list(self.score_chunks(chunks, expected=len(checked), advance=advance))
         return pl.concat(frames) if frames else pl.DataFrame(schema=self.schema)
@@ -130,13 +144,15 @@ class Scorer:
                 yield self._frame(together)
 
     def close(self) -> None:
-        """End the processes that tokenize; the sessions are closed by who opened them."""
+        """End the processes that tokenize; sessions and ``encoders`` are closed by who opened them."""
         while self._encoders:
             self._encoders.popitem()[1].close()
 
     def _encoders_of(self, session: Session) -> Encoders:
         """Those of its model, which several engines may share: their processes would fight for the same cores."""
-        key = (session.spec.folder, session.spec.max_tokens, session.backend)
+        key = _encoders_key(session)
+        if key in self._borrowed:
+            return self._borrowed[key]
         if key not in self._encoders:
             self._encoders[key] = make_encoders(session)
         return self._encoders[key]
@@ -182,6 +198,11 @@ def open_scorer(
         )
         with closing(scorer):
             yield scorer
+
+
+def _encoders_key(session: Session) -> _EncodersKey:
+    """The same for sessions that can share what tokenizes."""
+    return session.spec.folder, session.spec.max_tokens, session.backend
 
 
 def _check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
