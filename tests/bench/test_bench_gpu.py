@@ -371,8 +371,8 @@ def test_our_peer_keeps_what_tokenizes_from_file_to_file(small, tmp_path):
     with work.opened, Encoders(work.opened.encoder, workers=2) as kept:
         work.encoders = kept
         kept.expect(10**6)
-        assert not peer_gpu_ours._wait_for(kept, 0), "no process is ready at once"
-        assert peer_gpu_ours._wait_for(kept, 60)
+        assert not kept.wait_until_ready(0), "no process is ready at once"
+        assert kept.wait_until_ready(60)
         running = [process._process.pid for process in kept._processes]
         assert len(running) == kept._alive == 2
         assert work.read_texts(0, 1400) == len(work.ids)

@@ -58,6 +58,16 @@ def test_a_process_gives_what_this_one_gives(encoder, offsets):
             same(future.result(), encoder.encode_columns(TEXTS, offsets=offsets))
 
 
+def test_processes_are_waited_for(encoder):
+    with Encoders(encoder, workers=2) as encoders:
+        assert encoders.workers == 2
+        assert encoders.wait_until_ready(0), "none was started"
+        encoders.expect(MANY)
+        assert not encoders.wait_until_ready(0)
+        assert encoders.wait_until_ready(30)
+        assert len(encoders._processes) == 2
+
+
 def test_few_texts_start_no_process(encoder):
     with Encoders(encoder, workers=2) as encoders:
         assert len(encoders.submit(TEXTS, offsets=False).result()) == len(TEXTS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
@@ -73,7 +72,7 @@ class _Work:
         rows = self._rows(self.texts)
         self.ids = np.concatenate(rows)
         self.starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        _wait_for(self.encoders, _START_S)
+        self.encoders.wait_until_ready(_START_S)
         return {
             "precision": self.session.precision,
             "backend": self.session.backend,
@@ -155,16 +154,6 @@ class _Work:
         prefix, suffix = np.array(encoder.prefix, np.int32), np.array(encoder.suffix, np.int32)
         most = min(MOST_TOKENS, self.opened.spec.max_tokens) - len(prefix) - len(suffix)
         return [np.concatenate([prefix, item.ids[:most], suffix]) for item in encoder.encode(texts, offsets=False)]
-
-
-def _wait_for(encoders: Encoders, seconds: float) -> bool:
-    """Wait until all processes of ``encoders`` are ready, ``expect`` being called; False when it takes longer."""
-    end = time.monotonic() + seconds
-    while encoders._alive < encoders._workers:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def _about(engine: str) -> str:

@@ -208,7 +208,7 @@ def check_tasks(session: Session, tasks: Sequence[str]) -> tuple[str, ...]:
 
 def share_texts(texts: Sequence[str | None], *encoders: Encoders) -> Iterator[Sequence[str | None]]:
     """``texts`` in chunks of which each of ``encoders`` has enough for all its processes; see ``split_texts``."""
-    parts = max((one._workers for one in encoders), default=1)
+    parts = max((one.workers for one in encoders), default=1)
     for start, end in split_texts(texts, parts=parts):
         yield texts[start:end]
 

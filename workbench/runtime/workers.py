@@ -57,6 +57,7 @@ class Encoders:
         self._started = self._closed = False
         self._alive = 0  # processes that are ready and did not end
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._free: queue.SimpleQueue[_Encodes] = queue.SimpleQueue()
         self._free.put(encoder)
         self._processes: list[_Process] = []
@@ -64,6 +65,16 @@ class Encoders:
         self._starters = ThreadPoolExecutor(max(1, self._workers), thread_name_prefix="encode-start")
         # Killed at the latest when this object goes, or when the interpreter ends.
         self._finalizer = weakref.finalize(self, _kill, self._processes)
+
+    @property
+    def workers(self) -> int:
+        """How many processes help once there is enough to do for them."""
+        return self._workers
+
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Wait until all processes that were started can encode; False when that takes longer than ``seconds``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._started or self._alive >= self._workers, seconds)
 
     @property
     def ahead(self) -> int:
@@ -135,8 +146,9 @@ class Encoders:
             if not self._closed:
                 logger.warning("A process that would have tokenized could not be started: %s", error)
             return
-        with self._lock:
+        with self._changed:
             self._alive += 1
+            self._changed.notify_all()
         self._free.put(process)
 
 
