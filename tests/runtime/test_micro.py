@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from time import monotonic, sleep
 
 import pytest
@@ -14,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import BusyError, DeadlineError, ModelError, ParameterError
-from workbench.runtime import open_session
+from workbench.runtime import micro, open_session
 from workbench.runtime.micro import Answer, MicroBatcher
 from workbench.runtime.read import read_texts
+from workbench.runtime.requests import Reply
+from workbench.runtime.workers import Encoders
 from workbench.tasks.labels import SENTIMENTS, TASKS
 
 TEXTS = [
@@ -131,6 +134,57 @@ def test_64_threads_get_the_answers_of_their_own_texts(session):
     assert stats.mean_batch > 2, "64 threads share batches"
     assert (stats.queued, stats.running, stats.failed, stats.expired, stats.refused) == (0, 0, 0, 0, 0)
     assert 0 < stats.p50_ms <= stats.p95_ms <= stats.p99_ms
+
+
+def test_a_process_tokenizes_for_the_batches(session, monkeypatch):
+    made = []
+
+    def make_encoders(session, *, most):
+        made.append(Encoders(session.encoder, workers=most))
+        return made[-1]
+
+    monkeypatch.setattr(micro, "make_encoders", make_encoders)
+    texts = [f"{text} {number}" if text else text for number in range(8) for text in TEXTS]
+    reading = read_texts(session, texts)
+    with MicroBatcher(session, max_wait_ms=1, max_batch=16) as batcher:
+        [encoders] = made
+        assert encoders.wait_until_ready(30)
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(batcher.read, texts))
+        # When it is lost nobody notices but the log.
+        encoders._processes[0].kill()
+        assert_same(batcher.read(texts[0]), row(reading, 0))
+    for number, answer in enumerate(answers):
+        assert_same(answer, row(reading, number))
+    assert not encoders._processes, "closing the batcher ended it"
+
+
+def test_a_reply_is_what_a_thread_needs_of_a_future():
+    answer, reply = Answer(sentiment="positive"), Reply()
+    assert not reply.done()
+    assert not reply.running()
+    with pytest.raises(FutureTimeoutError):
+        reply.result(0.01)
+    assert reply.set_running_or_notify_cancel()
+    assert reply.running()
+    assert not reply.cancel(), "too late: it runs"
+    threading.Timer(0.05, reply.set_result, [answer]).start()
+    assert reply.result() is answer
+    assert reply.done()
+    assert not reply.running()
+    assert reply.result(0) is answer
+
+    failed = Reply()
+    failed.set_exception(ModelError("gone"))
+    failed.set_exception(ModelError("gone twice"))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="gone"):
+            failed.result(0)
+
+    cancelled = Reply()
+    assert cancelled.cancel()
+    assert cancelled.done()
+    assert not cancelled.set_running_or_notify_cancel()
 
 
 @settings(max_examples=40, deadline=None)
@@ -425,7 +479,7 @@ def test_a_callback_may_close_the_batcher(session):
 EXIT = """
 import sys, threading
 from time import sleep
-from workbench.runtime import open_session
+from workbench.runtime import micro, open_session
 from workbench.runtime.micro import MicroBatcher
 
 session = open_session(sys.argv[1], backend="onnxruntime", threads=1)

@@ -68,6 +68,23 @@ def test_processes_are_waited_for(encoder):
         assert len(encoders._processes) == 2
 
 
+def test_a_few_texts_in_the_callers_own_thread(encoder):
+    with Encoders(encoder) as encoders:
+        encoders.start()
+        same(encoders.encode(TEXTS, offsets=True), encoder.encode_columns(TEXTS, offsets=True))
+        assert not encoders._processes
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.start()
+        process = process_of(encoders)
+        same(encoders.encode(TEXTS, offsets=True), encoder.encode_columns(TEXTS, offsets=True))
+        # Whoever waits for a request is not told of a process that was lost.
+        process.kill()
+        same(encoders.encode(TEXTS, offsets=False), encoder.encode_columns(TEXTS, offsets=False))
+        same(encoders.encode(TEXTS, offsets=False), encoder.encode_columns(TEXTS, offsets=False))
+        assert not encoders._ready
+    assert len(encoders.encode(TEXTS, offsets=False)) == len(TEXTS), "there is nothing that close ended"
+
+
 def test_few_texts_start_no_process(encoder):
     with Encoders(encoder, workers=2) as encoders:
         assert len(encoders.submit(TEXTS, offsets=False).result()) == len(TEXTS)

@@ -9,46 +9,33 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import Final
 
 import numpy as np
 
-from workbench.errors import BusyError, DeadlineError, ModelError, ParameterError
-from workbench.runtime.read import Reading, check_tasks, read_texts
+from workbench.errors import BusyError, ModelError, ParameterError
+from workbench.runtime.read import check_tasks, make_encoders, read_texts
+from workbench.runtime.requests import Answer, Reply, Request, answers_of, fail, is_late
 from workbench.runtime.session import Session
-from workbench.tasks.decode import Entity
-from workbench.tasks.labels import SENTIMENTS
 
 __all__ = ["Answer", "MicroBatcher", "MicroStats"]
 
 logger = logging.getLogger(__name__)
 
-_WORKERS: Final = 2
-"""One batch is on the device while the next is tokenized and the last is decoded. Workers tokenize, not the callers:
-one text by itself took 330 us of a core, and 137 us in a batch of 32."""
+_WORKERS: Final = {"onnxruntime": 2, "tensorrt": 1}
+"""Batches under way at once. On a CPU one is tokenized or decoded while the network reads another. On a GPU the
+network takes a fraction of a millisecond, and what is left is Python, which one thread does as fast as two: two took
+the interpreter's lock from each other so often that others waited 30 ms for it. 64 threads with 1,200 requests a
+second got 99 of 100 answers within 61 ms from two workers, and within 13 ms from one (16 cores, one H100)."""
+
+_PROCESSES: Final = 1
+"""Processes that tokenize for a GPU's batches: half of what Python does for a batch of few."""
 
 _REMEMBERED: Final = 10_000  # latencies that percentiles are taken from
 _EXIT_S: Final = 5.0  # what the interpreter's exit waits for a batch under way
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one text got: a row of workbench.runtime.read.Reading. None stands for a task that was not asked for, and
-    for one that nothing can be said about; ``reason`` then says why.
-
-    ``p_sentiment`` and ``p_topics``: probabilities by name.
-    """
-
-    sentiment: str | None = None
-    p_sentiment: Mapping[str, float] | None = None
-    topics: tuple[str, ...] | None = None
-    p_topics: Mapping[str, float] | None = None
-    entities: tuple[Entity, ...] | None = None
-    language: str | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,21 +71,11 @@ class MicroStats:
         return sum(size * count for size, count in self.batch_sizes.items()) / (self.batches or float("nan"))
 
 
-@dataclass
-class _Request:
-    text: str | None
-    tasks: tuple[str, ...]
-    arrived: float
-    deadline: float | None
-    start_by: float
-    future: Future[Answer] = field(default_factory=Future)
-    given_up: bool = False
-
-
 class MicroBatcher:
     """Reads single texts from any number of threads with ``session``, several at a time.
 
-    A batch is started as soon as one of these holds, whichever comes first:
+    One batch is under way at a time on a GPU, two on a CPU. The next is started as soon as there is room for it and
+    one of these holds, whichever comes first:
 
     - ``max_batch`` requests wait;
     - one has waited ``max_wait_ms``, or half the time until its deadline;
@@ -107,10 +84,10 @@ class MicroBatcher:
 
     While a batch runs the next one gathers, so that batches grow with the load by themselves. At most ``max_queue``
     requests wait; a further caller is held until there is room. ``tasks``: what is read where a request names none;
-    by default all that the model gives; the session is prepared for small batches of these, which takes a second or
-    two on a GPU. Close the batcher before its session; as a context manager it answers what
-    waits and then ends. Raises ParameterError for numbers that make no sense and ModelError for a task that the model
-    does not give.
+    by default all that the model gives. On a GPU the session is prepared for small batches of these, which takes a
+    few seconds, and a process that tokenizes is started beside. Close the batcher before its session; as a context
+    manager it answers what waits and then ends. Raises ParameterError for numbers that make no sense and ModelError
+    for a task that the model does not give.
     """
 
     def __init__(
@@ -135,8 +112,14 @@ class MicroBatcher:
         self._wait_when_idle = wait_when_idle
         self._known_tasks: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._tasks = self._checked(tuple(tasks) if tasks is not None else tuple(session.spec.outputs))
-        session.prepare(self._tasks)
-        self._queue: deque[_Request] = deque()
+        self._encoders = make_encoders(session, most=_PROCESSES)
+        self._encoders.start()
+        try:
+            session.prepare(self._tasks)
+        except BaseException:
+            self._encoders.close()
+            raise
+        self._queue: deque[Request] = deque()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # something waits and nobody gathers it
         self._ready = threading.Condition(self._lock)  # what is gathered need not wait longer
@@ -152,7 +135,7 @@ class MicroBatcher:
         # Daemons: the interpreter joins all others before its exit handlers run, and these end when they are told to.
         self._workers = [
             threading.Thread(target=self._serve, name=f"micro-batch-{number}", daemon=True)
-            for number in range(_WORKERS)
+            for number in range(_WORKERS[session.backend])
         ]
         atexit.register(self._exit)
         for worker in self._workers:
@@ -171,15 +154,15 @@ class MicroBatcher:
         ``deadline_ms`` from now the caller gets DeadlineError, and a text that still waits then is not run. Raises
         what the text's batch raised, and what ``submit`` raises.
         """
-        request = self._enqueue(text, tasks, deadline_ms, block)
-        future = request.future
+        future = Reply()
+        request = self._enqueue(future, text, tasks, deadline_ms, block)
         try:
             return future.result(None if request.deadline is None else max(0.0, request.deadline - monotonic()))
         except FutureTimeoutError:
             if future.done():  # at the last moment, or the batch itself raised such an error
                 return future.result()
             self._give_up(request, "expired")
-            raise _late(request) from None
+            raise is_late(request) from None
         except (KeyboardInterrupt, SystemExit):
             self._give_up(request, "cancelled")
             raise
@@ -199,7 +182,9 @@ class MicroBatcher:
         raises BusyError at once. Raises ModelError when the batcher is closed or the model does not give a task, and
         ParameterError for a text that is none.
         """
-        return self._enqueue(text, tasks, deadline_ms, block).future
+        future: Future[Answer] = Future()
+        self._enqueue(future, text, tasks, deadline_ms, block)
+        return future
 
     def stats(self) -> MicroStats:
         """Counts, batch sizes, queue and latencies."""
@@ -227,6 +212,7 @@ class MicroBatcher:
         for worker in self._workers:
             if worker is not threading.current_thread():  # a future's callback may close it
                 worker.join()
+        self._encoders.close()
         atexit.unregister(self._exit)
 
     def __enter__(self) -> MicroBatcher:
@@ -238,17 +224,22 @@ class MicroBatcher:
         self.close(drain=kind is None)
 
     def _enqueue(
-        self, text: str | None, tasks: Sequence[str] | None, deadline_ms: float | None, block: bool
-    ) -> _Request:
+        self,
+        future: Future[Answer] | Reply,
+        text: str | None,
+        tasks: Sequence[str] | None,
+        deadline_ms: float | None,
+        block: bool,
+    ) -> Request:
         if text is not None and not isinstance(text, str):
             raise ParameterError(f"{text!r} ({type(text).__name__}) is not a text. Convert it to text first.")
         wanted = self._tasks if tasks is None else self._checked(tuple(tasks))
         now = monotonic()
         if deadline_ms is None:
-            request = _Request(text, wanted, now, None, now + self._max_wait)
+            request = Request(text, wanted, now, None, now + self._max_wait, future)
         else:
             allowed = deadline_ms / 1000
-            request = _Request(text, wanted, now, now + allowed, now + min(self._max_wait, allowed / 2))
+            request = Request(text, wanted, now, now + allowed, now + min(self._max_wait, allowed / 2), future)
         with self._lock:
             while len(self._queue) >= self._max_queue and not self._closed:
                 if not block:
@@ -260,7 +251,7 @@ class MicroBatcher:
                 left = None if request.deadline is None else request.deadline - monotonic()
                 if left is not None and left <= 0:
                     self._counts["expired"] += 1
-                    raise _late(request, "there was no room in the queue")
+                    raise is_late(request, "there was no room in the queue")
                 self._room.wait(left)
             if self._closed:
                 raise ModelError(self._broken or "The MicroBatcher is closed. Make a new one.")
@@ -279,7 +270,7 @@ class MicroBatcher:
             known = self._known_tasks[tasks] = check_tasks(self._session, tasks)
         return known
 
-    def _give_up(self, request: _Request, why: str) -> None:
+    def _give_up(self, request: Request, why: str) -> None:
         with self._lock:
             request.given_up = True
             self._counts[why] += 1
@@ -287,7 +278,7 @@ class MicroBatcher:
 
     def _serve(self) -> None:
         """A worker's life."""
-        batch: list[_Request] = []
+        batch: list[Request] = []
         try:
             while batch := self._next_batch():
                 try:
@@ -301,9 +292,9 @@ class MicroBatcher:
             logger.exception("A worker of the MicroBatcher stopped")
             why = f"A worker of the MicroBatcher stopped: {type(error).__name__}: {error}. Make a new one."
             self._stop(why, broken=True)
-            _fail(batch, ModelError(why))
+            fail(batch, ModelError(why))
 
-    def _next_batch(self) -> list[_Request]:
+    def _next_batch(self) -> list[Request]:
         """The next requests to run; none when it is time to end."""
         with self._lock:
             while self._gathering or not self._queue:
@@ -332,24 +323,25 @@ class MicroBatcher:
                 self._work.notify_all()
             return batch
 
-    def _run(self, batch: Sequence[_Request]) -> None:
-        groups: dict[tuple[str, ...], list[_Request]] = {}
+    def _run(self, batch: Sequence[Request]) -> None:
+        groups: dict[tuple[str, ...], list[Request]] = {}
         for request in batch:
             if self._is_due(request):
                 groups.setdefault(request.tasks, []).append(request)
         for tasks, requests in groups.items():
             try:
-                reading = read_texts(self._session, [request.text for request in requests], tasks)
-                answers = _answers(reading)
+                texts = [request.text for request in requests]
+                reading = read_texts(self._session, texts, tasks, encoders=self._encoders)
+                answers = answers_of(reading)
             except Exception as error:  # every caller hears of it, and the next batch is another matter
                 self._count(requests, "failed")
-                _fail(requests, error)
+                fail(requests, error)
                 continue
             self._count(requests, "answered")
             for request, answer in zip(requests, answers, strict=True):
                 request.future.set_result(answer)
 
-    def _is_due(self, request: _Request) -> bool:
+    def _is_due(self, request: Request) -> bool:
         """Whether somebody still wants the answer; from now on the future cannot be cancelled."""
         if not request.future.set_running_or_notify_cancel():
             if not request.given_up:
@@ -357,11 +349,11 @@ class MicroBatcher:
             return False
         if request.deadline is not None and monotonic() >= request.deadline:
             self._count([request], "expired")
-            request.future.set_exception(_late(request))
+            request.future.set_exception(is_late(request))
             return False
         return True
 
-    def _count(self, requests: Sequence[_Request], what: str) -> None:
+    def _count(self, requests: Sequence[Request], what: str) -> None:
         now = monotonic()
         with self._lock:
             self._counts[what] += sum(not request.given_up for request in requests)
@@ -372,7 +364,7 @@ class MicroBatcher:
 
     def _stop(self, why: str | None, *, broken: bool = False) -> None:
         """Take no more requests; with ``why``, fail those that wait."""
-        dropped: list[_Request] = []
+        dropped: list[Request] = []
         with self._lock:
             self._closed = True
             if broken:
@@ -384,53 +376,9 @@ class MicroBatcher:
             for condition in (self._work, self._ready, self._room):
                 condition.notify_all()
         if why is not None:
-            _fail(dropped, ModelError(why))
+            fail(dropped, ModelError(why))
 
     def _exit(self) -> None:
         self._stop("Python ends. Close the MicroBatcher before.")
         for worker in self._workers:
             worker.join(_EXIT_S)
-
-
-def _late(request: _Request, why: str = "it was not read in time") -> DeadlineError:
-    allowed = 0.0 if request.deadline is None else (request.deadline - request.arrived) * 1000
-    return DeadlineError(
-        f"The deadline of {allowed:g} ms passed: {why}. Give it more time, or send fewer requests at once."
-    )
-
-
-def _fail(requests: Sequence[_Request], error: BaseException) -> None:
-    for request in requests:
-        if not request.future.done() and (request.future.running() or request.future.set_running_or_notify_cancel()):
-            request.future.set_exception(error)
-
-
-def _answers(reading: Reading) -> list[Answer]:
-    """The rows of a reading, as plain values."""
-    count = len(reading)
-    nothing: list[None] = [None] * count
-    sentiments, topics, entities = (
-        reading.sentiment or nothing,
-        reading.topics or nothing,
-        reading.entities or nothing,
-    )
-    p_sentiment = reading.p_sentiment.tolist() if reading.sentiment else nothing
-    p_topics = reading.p_topics.tolist() if reading.topics else nothing
-    names = reading.topic_names
-    answers = []
-    for sentiment, shares, chosen, likely, found, language, reason in zip(
-        sentiments, p_sentiment, topics, p_topics, entities, reading.language, reading.reason, strict=True
-    ):
-        # A frozen class sets its fields one by one through object.__setattr__: that took more than twice as long.
-        answer = object.__new__(Answer)
-        answer.__dict__.update(
-            sentiment=sentiment,
-            p_sentiment=None if sentiment is None else dict(zip(SENTIMENTS, shares, strict=True)),
-            topics=chosen,
-            p_topics=None if chosen is None else dict(zip(names, likely, strict=True)),
-            entities=None if found is None else tuple(found),
-            language=language,
-            reason=reason,
-        )
-        answers.append(answer)
-    return answers

@@ -83,8 +83,11 @@ class Encoders:
 
     def expect(self, texts: int) -> None:
         """So many texts will come: start the processes if that is worth it."""
-        if texts < _WORTH:
-            return
+        if texts >= _WORTH:
+            self.start()
+
+    def start(self) -> None:
+        """Start the processes, if there are any."""
         with self._lock:
             if self._started or self._closed:
                 return
@@ -101,6 +104,17 @@ class Encoders:
         self._seen += len(texts)
         self.expect(self._seen)
         return self._threads.submit(self._encode, texts, offsets)
+
+    def encode(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
+        """``submit`` in the caller's own thread, for a few texts; this process encodes them where no other can."""
+        if not self._ready:
+            return self._encoder.encode_columns(texts, offsets=offsets)
+        try:
+            return self._encode(texts, offsets)
+        except ModelError:
+            if self._closed:
+                raise
+            return self._encoder.encode_columns(texts, offsets=offsets)
 
     def close(self) -> None:
         """End the processes; what is under way raises ModelError. A second call does nothing."""
