@@ -291,8 +291,15 @@ def test_few_texts_as_graphs_give_the_same(any_layout, caplog):
         TensorRtSession(model, engine=any_layout, batching={"graphs": False}) as plain,
     ):
         outputs = list(session.spec.outputs)
+        slots = session._machine._slots
         session.prepare(outputs)
-        session.prepare(outputs)  # what is there is not made again
+        counts = [len(slot._graphs) for slot in slots]
+        few = session._machine.few
+        assert bool(few) == (session.manifest.layout == "packed")
+        assert len(slots) == 2
+        assert all(count > len(few) for count in counts) if few else not any(counts[1:])
+        session.prepare(outputs[::-1])  # what is there is not made again
+        assert [len(slot._graphs) for slot in slots] == counts
         chance = np.random.default_rng(8)
         for count in (2, 3, 5, 9, 17, 40, 64, 65, 1, 2):
             sizes = np.minimum(chance.geometric(1 / 20, count), session.spec.max_tokens)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import BusyError, DeadlineError, ModelError, ParameterError
-from workbench.runtime import micro, open_session
+from workbench.runtime import micro, open_session, workers
 from workbench.runtime.micro import Answer, MicroBatcher
 from workbench.runtime.read import read_texts
 from workbench.runtime.requests import Reply
@@ -136,27 +136,105 @@ def test_64_threads_get_the_answers_of_their_own_texts(session):
     assert 0 < stats.p50_ms <= stats.p95_ms <= stats.p99_ms
 
 
-def test_a_process_tokenizes_for_the_batches(session, monkeypatch):
-    made = []
+@pytest.fixture
+def beside(monkeypatch):
+    """As on a GPU: one worker, and a process that tokenizes. Gives what was made, and the texts it was given."""
+    made, given = [], []
 
     def make_encoders(session, *, most):
         made.append(Encoders(session.encoder, workers=most))
         return made[-1]
 
+    def encode_columns(process, texts, *, offsets):
+        given.extend(texts)
+        return own(process, texts, offsets=offsets)
+
+    own = workers._Process.encode_columns
+    monkeypatch.setattr(workers._Process, "encode_columns", encode_columns)
     monkeypatch.setattr(micro, "make_encoders", make_encoders)
+    monkeypatch.setitem(micro._WORKERS, "onnxruntime", 1)
+    return made, given
+
+
+def ready(made):
+    """The first process, once it is the one that encodes."""
+    [encoders] = made
+    assert encoders.wait_until_ready(30)
+    encoders.encode(["good"], offsets=False)  # this process had its turn
+    return encoders._processes[0]
+
+
+def test_a_process_tokenizes_for_the_batches(session, beside):
+    made, given = beside
     texts = [f"{text} {number}" if text else text for number in range(8) for text in TEXTS]
     reading = read_texts(session, texts)
     with MicroBatcher(session, max_wait_ms=1, max_batch=16) as batcher:
-        [encoders] = made
-        assert encoders.wait_until_ready(30)
+        process = ready(made)
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(batcher.read, texts))
-        # When it is lost nobody notices but the log.
-        encoders._processes[0].kill()
-        assert_same(batcher.read(texts[0]), row(reading, 0))
+        assert sorted(map(str, given)) == sorted(map(str, texts))
+        # When it is lost nobody notices.
+        process.kill()
+        for _ in range(3):
+            assert_same(batcher.read(texts[0]), row(reading, 0))
+        assert len(given) == len(texts) + 1
     for number, answer in enumerate(answers):
         assert_same(answer, row(reading, number))
-    assert not encoders._processes, "closing the batcher ended it"
+    assert not made[0]._processes, "closing the batcher ended it"
+
+
+def test_a_callback_may_close_a_batcher_that_has_more_to_answer(session, beside):
+    made, _ = beside
+    batcher = MicroBatcher(session, max_batch=1)
+    ready(made)
+    closed = threading.Event()
+    first = batcher.submit("good phone " * 100)
+    first.add_done_callback(lambda _: (batcher.close(), closed.set()))
+    others = [batcher.submit(text) for text in ("good", "bad price", "很好")]
+    assert closed.wait(30)
+    reading = read_texts(session, ["good", "bad price", "很好"])
+    for number, future in enumerate(others):
+        assert_same(future.result(30), row(reading, number))
+    batcher.close()
+
+
+def test_a_callback_may_read_but_not_wait_for_room(session, beside):
+    reading = read_texts(session, ["bad price"])
+    said, done = [], threading.Event()
+    with MicroBatcher(session, max_batch=1, max_queue=2) as batcher:
+
+        def call(_):
+            try:
+                said.append(batcher.read("bad price"))
+                with pytest.raises(ParameterError, match="not a text"):
+                    batcher.read(5)
+                for _ in range(3):
+                    batcher.submit("good")
+            except BusyError as error:
+                said.append(error)
+            finally:
+                done.set()
+
+        batcher.submit("good phone").add_done_callback(call)
+        assert done.wait(30)
+    assert_same(said[0], row(reading, 0))
+    assert isinstance(said[1], BusyError)
+
+
+def test_a_callback_that_closed_the_batcher_reads_no_more(session, beside):
+    said, done = [], threading.Event()
+    batcher = MicroBatcher(session)
+
+    def call(_):
+        batcher.close()
+        with pytest.raises(ModelError, match="is closed"):
+            batcher.read("good")
+        said.append("closed")
+        done.set()
+
+    batcher.submit("good").add_done_callback(call)
+    assert done.wait(30)
+    assert said == ["closed"]
 
 
 def test_a_reply_is_what_a_thread_needs_of_a_future():

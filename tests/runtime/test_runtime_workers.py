@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields
 
@@ -83,6 +84,31 @@ def test_a_few_texts_in_the_callers_own_thread(encoder):
         same(encoders.encode(TEXTS, offsets=False), encoder.encode_columns(TEXTS, offsets=False))
         assert not encoders._ready
     assert len(encoders.encode(TEXTS, offsets=False)) == len(TEXTS), "there is nothing that close ended"
+
+
+def test_an_interrupted_request_leaves_nothing_for_the_next(encoder):
+    other = ["bad phone", "很好", "price"]
+    with Encoders(encoder, workers=1) as encoders:
+        encoders.start()
+        process = process_of(encoders)
+        number = process._process.pid
+        os.kill(number, signal.SIGSTOP)  # so that the interrupt comes while its answer is waited for
+        threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            encoders.encode(["good"], offsets=False)
+        assert not encoders._ready
+        same(encoders.encode(other, offsets=False), encoder.encode_columns(other, offsets=False))
+        same(encoders.submit(TEXTS, offsets=False).result(10), encoder.encode_columns(TEXTS, offsets=False))
+
+
+def test_a_process_that_cannot_be_started_is_not_waited_for(encoder, monkeypatch, caplog):
+    with Encoders(encoder, workers=1) as encoders:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        encoders.start()
+        started = time.monotonic()
+        assert not encoders.wait_until_ready(30)
+        assert time.monotonic() - started < 20
+    assert "could not be started" in caplog.text
 
 
 def test_few_texts_start_no_process(encoder):

@@ -234,7 +234,18 @@ def test_many_texts_and_many_tokens_are_not_few():
         assert few_texts(texts_of(sizes), shapes, pad_id=PAD) is None
     small = (Profile((1, 1), (2, 60), (4, 128)),)
     narrow = choose_batching(None, layout="packed", profiles=small, longest=128)
-    assert few_shapes(narrow, small, longest=128) == (), "it takes four texts at once, and ten would be needed"
+    assert {shape.rows for shape in few_shapes(narrow, small, longest=128)} == {4}, "no more than it takes at once"
+
+
+@pytest.mark.parametrize("longest", [16, 32, 48, 64, 96, 128, 256, 500, 512])
+@pytest.mark.parametrize("most", [2, 8, 64, 4096])
+def test_every_shape_of_few_can_be_recorded(longest, most):
+    batching = choose_batching({"max_texts": most}, layout="packed", profiles=GRAPHS, longest=longest)
+    shapes = few_shapes(batching, GRAPHS, longest=longest)
+    recorded = {batch.key for batch in small_batches(batching, GRAPHS, layout="packed", longest=longest, pad_id=PAD)}
+    assert {(shape.profile, shape.rows, shape.tokens, shape.longest) for shape in shapes} <= recorded
+    assert shapes or most * longest < 256
+    assert all(shape.rows <= most and shape.longest <= longest for shape in shapes)
 
 
 def test_what_is_prepared_are_the_shapes_that_come():

@@ -50,8 +50,8 @@ _GRAPH_STEP: Final = 32
 
 _FEW_TEXTS: Final = 64
 _FEW_TOKENS: Final = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-"""Tokens of the batches that few texts are filled up to: a third of a batch is padding at most, and usually a sixth,
-which costs less than the host needs for a batch of a new shape (some 2 ms at six layers on an H100's host)."""
+"""Tokens of the batches that few texts are filled up to. From one to the next is a half or a third more: that padding
+costs less than the host needs for a batch of a new shape (some 2 ms at six layers on an H100's host)."""
 
 _FEW_LONGEST: Final = {128: 12, 256: 20, 512: 32}
 """What the longest of few texts is said to have, and tokens for each row of such a batch: rows for two to four times
@@ -279,9 +279,10 @@ def few_shapes(batching: Batching, profiles: Sequence[Profile], *, longest: int)
     shapes = []
     for total in _FEW_TOKENS:
         for size, tokens in told.items():
-            rows = min(total // tokens, _FEW_TEXTS + _FEW_TEXTS // 4)
+            rows = min(total // tokens, _FEW_TEXTS + _FEW_TEXTS // 4, batching.max_texts)
             profile = pick_profile(profiles, rows, total)
-            if size <= total <= batching.token_budget and rows <= batching.max_texts and profile is not None:
+            # So many rows that they have room for the tokens.
+            if size <= total <= min(batching.token_budget, (rows - 1) * size) and profile is not None:
                 shapes.append(FewShape(rows, total, size, profile))
     return tuple(shapes)
 

@@ -114,25 +114,30 @@ class Machine:
                 while flying:
                     self._land(flying.pop(0), result, done)
             finally:
-                with ExitStack() as stack:  # after an error or an interrupt; another interrupt loses no slot
-                    for slot in self._pool.held(owner):
-                        stack.callback(self._pool.give, slot)
-                        stack.callback(slot.settle)
+                self._give_back(owner)
+
+    def _give_back(self, owner: object) -> None:
+        """What ``owner`` has, after an error or an interrupt; another interrupt loses no slot."""
+        with ExitStack() as stack:
+            for slot in self._pool.held(owner):
+                stack.callback(self._pool.give, slot)
+                stack.callback(slot.settle)
 
     def prepare(self, wanted: Sequence[str], *, layout: str, pad_id: int) -> None:
         """Have a graph of each shape of small batches in every slot, which are all taken meanwhile."""
         batches = small_batches(self.batching, self.profiles, layout=layout, longest=self.longest, pad_id=pad_id)
+        if not batches:
+            return
         owner = object()
         with self._preparing, self._guarded(ModelError), self.device.active():
             try:
-                for _ in self._slots:
+                for _ in range(self.batching.slots):  # raises where the session is closed
                     self._pool.take(owner)
+                self._clock.stop()  # its last event is recorded again now
                 recorded = [slot.record(batch, wanted) for slot in self._slots for batch in batches]
             finally:
-                for slot in self._pool.held(owner):
-                    slot.settle()
-                    self._pool.give(slot)
-        if recorded and all(recorded):
+                self._give_back(owner)
+        if all(recorded):
             self.few = few_shapes(self.batching, self.profiles, longest=self.longest)
 
     def _land(

@@ -35,6 +35,7 @@ _PROCESSES: Final = 1
 """Processes that tokenize for a GPU's batches: half of what Python does for a batch of few."""
 
 _REMEMBERED: Final = 10_000  # latencies that percentiles are taken from
+_CLOSED: Final = "The MicroBatcher is closed. Make a new one."
 _EXIT_S: Final = 5.0  # what the interpreter's exit waits for a batch under way
 
 
@@ -79,8 +80,9 @@ class MicroBatcher:
 
     - ``max_batch`` requests wait;
     - one has waited ``max_wait_ms``, or half the time until its deadline;
-    - no batch is under way: then waiting would leave the device idle, and a lone request goes through at once. With
-      ``wait_when_idle`` this rule is off: fewer, larger batches, and up to ``max_wait_ms`` more for a lone request.
+    - no batch is under way: then waiting would leave the device idle, and a lone request goes through at once; on a
+      GPU that is always so when there is room. With ``wait_when_idle`` this rule is off: fewer, larger batches, and
+      up to ``max_wait_ms`` more for a lone request.
 
     While a batch runs the next one gathers, so that batches grow with the load by themselves. At most ``max_queue``
     requests wait; a further caller is held until there is room. ``tasks``: what is read where a request names none;
@@ -138,8 +140,13 @@ class MicroBatcher:
             for number in range(_WORKERS[session.backend])
         ]
         atexit.register(self._exit)
-        for worker in self._workers:
-            worker.start()
+        try:
+            for worker in self._workers:
+                worker.start()
+        except BaseException:  # no more threads
+            self._stop("The MicroBatcher could not be started.")
+            self._encoders.close()
+            raise
 
     def read(
         self,
@@ -152,8 +159,14 @@ class MicroBatcher:
         """Read one text; returns when its answer is there.
 
         ``deadline_ms`` from now the caller gets DeadlineError, and a text that still waits then is not run. Raises
-        what the text's batch raised, and what ``submit`` raises.
+        what the text's batch raised, and what ``submit`` raises. In a future's callback the text is read at once and
+        by itself: a batch that waited for another one might wait for itself.
         """
+        if threading.current_thread() in self._workers:
+            wanted = self._tasks if tasks is None else self._checked(tuple(tasks))
+            if self._closed:
+                raise ModelError(self._broken or _CLOSED)
+            return answers_of(read_texts(self._session, [_checked_text(text)], wanted, encoders=self._encoders))[0]
         future = Reply()
         request = self._enqueue(future, text, tasks, deadline_ms, block)
         try:
@@ -178,9 +191,9 @@ class MicroBatcher:
         """The same as a future.
 
         One that still waits at its deadline is not run and gets DeadlineError; an answer that comes late is given.
-        Without room in the queue this blocks, up to the deadline, which raises DeadlineError; with ``block`` False it
-        raises BusyError at once. Raises ModelError when the batcher is closed or the model does not give a task, and
-        ParameterError for a text that is none.
+        Without room in the queue this blocks, up to the deadline, which raises DeadlineError; with ``block`` False,
+        and in a future's callback, it raises BusyError at once. Raises ModelError when the batcher is closed or the
+        model does not give a task, and ParameterError for a text that is none.
         """
         future: Future[Answer] = Future()
         self._enqueue(future, text, tasks, deadline_ms, block)
@@ -231,8 +244,8 @@ class MicroBatcher:
         deadline_ms: float | None,
         block: bool,
     ) -> Request:
-        if text is not None and not isinstance(text, str):
-            raise ParameterError(f"{text!r} ({type(text).__name__}) is not a text. Convert it to text first.")
+        _checked_text(text)
+        block = block and threading.current_thread() not in self._workers  # which make the room
         wanted = self._tasks if tasks is None else self._checked(tuple(tasks))
         now = monotonic()
         if deadline_ms is None:
@@ -254,7 +267,7 @@ class MicroBatcher:
                     raise is_late(request, "there was no room in the queue")
                 self._room.wait(left)
             if self._closed:
-                raise ModelError(self._broken or "The MicroBatcher is closed. Make a new one.")
+                raise ModelError(self._broken or _CLOSED)
             self._queue.append(request)
             if self._gathering:
                 if len(self._queue) >= self._max_batch or request.start_by < self._start_by:
@@ -382,3 +395,9 @@ class MicroBatcher:
         self._stop("Python ends. Close the MicroBatcher before.")
         for worker in self._workers:
             worker.join(_EXIT_S)
+
+
+def _checked_text(text: str | None) -> str | None:
+    if text is not None and not isinstance(text, str):
+        raise ParameterError(f"{text!r} ({type(text).__name__}) is not a text. Convert it to text first.")
+    return text

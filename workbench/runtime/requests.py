@@ -46,7 +46,7 @@ class Reply:
         self._is_there = self._runs = self._cancelled = False
 
     def result(self, timeout: float | None = None) -> Answer:
-        """The answer; raises TimeoutError of concurrent.futures, or what ``set_exception`` was given. Once only."""
+        """The answer; raises TimeoutError of concurrent.futures, or what ``set_exception`` was given."""
         if not self._is_there and not self._waits.acquire(timeout=-1 if timeout is None else timeout):
             raise FutureTimeoutError
         if self._error is not None:

@@ -172,7 +172,7 @@ class Slot:
         if self._flight is not None:
             self._flight.events[-1].synchronize()
         self._flight = None
-        return (batch.key, tuple(wanted)) in self._graphs
+        return _graph_key(batch, wanted) in self._graphs
 
     def start(self, batch: Batch, wanted: Sequence[str], *, record: bool = False) -> None:
         """Fill the buffers and queue everything. Raises ModelError when the engine does not take the batch.
@@ -315,7 +315,7 @@ class Slot:
         record: bool,
     ) -> _Recorded | None:
         """The graph for batches of this shape; where there is none it is made now, with ``record``, if it can be."""
-        key = (batch.key, tuple(wanted))
+        key = _graph_key(batch, wanted)
         if key in self._graphs:
             self._graphs.move_to_end(key)
             return self._graphs[key]
@@ -351,3 +351,8 @@ class Slot:
         memory = self._device.allocate(size)
         self._memory.append(memory)
         return memory
+
+
+def _graph_key(batch: Batch, wanted: Sequence[str]) -> tuple[Any, ...]:
+    """Equal for batches that one graph computes: the same outputs are copied back in whatever order."""
+    return batch.key, tuple(sorted(wanted))

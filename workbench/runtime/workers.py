@@ -56,6 +56,7 @@ class Encoders:
         self._seen = 0
         self._started = self._closed = False
         self._alive = 0  # processes that are ready and did not end
+        self._failed = 0  # that could not be started
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._free: queue.SimpleQueue[_Encodes] = queue.SimpleQueue()
@@ -72,9 +73,14 @@ class Encoders:
         return self._workers
 
     def wait_until_ready(self, seconds: float) -> bool:
-        """Wait until all processes that were started can encode; False when that takes longer than ``seconds``."""
+        """Wait until all processes that were started can encode; False when one cannot be started, or when it takes
+        longer than ``seconds``."""
+
+        def is_over() -> bool:
+            return not self._started or self._closed or self._alive + self._failed >= self._workers
+
         with self._changed:
-            return self._changed.wait_for(lambda: not self._started or self._alive >= self._workers, seconds)
+            return self._changed.wait_for(is_over, seconds) and not self._failed
 
     @property
     def ahead(self) -> int:
@@ -107,20 +113,18 @@ class Encoders:
 
     def encode(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
         """``submit`` in the caller's own thread, for a few texts; this process encodes them where no other can."""
-        if not self._ready:
-            return self._encoder.encode_columns(texts, offsets=offsets)
-        try:
-            return self._encode(texts, offsets)
-        except ModelError:
-            if self._closed:
-                raise
-            return self._encoder.encode_columns(texts, offsets=offsets)
+        if self._ready:
+            with suppress(queue.Empty, ModelError):
+                return self._encode_with(self._free.get_nowait(), texts, offsets)
+        return self._encoder.encode_columns(texts, offsets=offsets)
 
     def close(self) -> None:
         """End the processes; what is under way raises ModelError. A second call does nothing."""
-        with self._lock:
+        with self._changed:
             self._closed = True
+            self._alive = 0  # whoever reads on does it without them
             _kill(self._processes)
+            self._changed.notify_all()
         self._starters.shutdown(wait=True, cancel_futures=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
         for process in self._processes:
@@ -136,7 +140,9 @@ class Encoders:
         self.close()
 
     def _encode(self, texts: Sequence[str | None], offsets: bool) -> EncodedTexts:
-        one = self._free.get()
+        return self._encode_with(self._free.get(), texts, offsets)
+
+    def _encode_with(self, one: _Encodes, texts: Sequence[str | None], offsets: bool) -> EncodedTexts:
         try:
             return one.encode_columns(texts, offsets=offsets)
         finally:
@@ -159,9 +165,12 @@ class Encoders:
         except (OSError, WorkbenchError) as error:
             if not self._closed:
                 logger.warning("A process that would have tokenized could not be started: %s", error)
+            with self._changed:
+                self._failed += 1
+                self._changed.notify_all()
             return
         with self._changed:
-            self._alive += 1
+            self._alive += not self._closed
             self._changed.notify_all()
         self._free.put(process)
 
@@ -204,17 +213,26 @@ class _Process:
 
     def encode_columns(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
         try:
-            pickle.dump((list(texts), offsets), self._requests, protocol=5)
-            self._requests.flush()
-        except (OSError, ValueError):
-            raise self._gone() from None
-        answer = self._receive()
+            answer = self._ask((list(texts), offsets))
+        except BaseException:
+            # After Ctrl-C, what it has yet to say would be taken for the answer to the next request.
+            self._process.kill()
+            self._process.wait()
+            raise
         if not isinstance(answer, EncodedTexts):
             raise ModelError(
                 f"A process that tokenizes failed: {answer}. See that every text is a str or None and that nothing "
                 "writes to the model folder meanwhile, then try again."
             )
         return answer
+
+    def _ask(self, request: Any) -> Any:
+        try:
+            pickle.dump(request, self._requests, protocol=5)
+            self._requests.flush()
+        except (OSError, ValueError):
+            raise self._gone() from None
+        return self._receive()
 
     def kill(self) -> None:
         """End the process; a thread that waits for it gets ModelError."""
