@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import BusyError, DeadlineError, ModelError, ParameterError
-from workbench.runtime import micro, open_session, workers
+from workbench.runtime import micro, open_session
 from workbench.runtime.micro import Answer, MicroBatcher
 from workbench.runtime.read import read_texts
 from workbench.runtime.requests import Reply
-from workbench.runtime.workers import Encoders
 from workbench.tasks.labels import SENTIMENTS, TASKS
 
 TEXTS = [
@@ -137,56 +136,24 @@ def test_64_threads_get_the_answers_of_their_own_texts(session):
 
 
 @pytest.fixture
-def beside(monkeypatch):
-    """As on a GPU: one worker, and a process that tokenizes. Gives what was made, and the texts it was given."""
-    made, given = [], []
-
-    def make_encoders(session, *, most):
-        made.append(Encoders(session.encoder, workers=most))
-        return made[-1]
-
-    def encode_columns(process, texts, *, offsets):
-        given.extend(texts)
-        return own(process, texts, offsets=offsets)
-
-    own = workers._Process.encode_columns
-    monkeypatch.setattr(workers._Process, "encode_columns", encode_columns)
-    monkeypatch.setattr(micro, "make_encoders", make_encoders)
+def one_worker(monkeypatch):
+    """As on a GPU."""
     monkeypatch.setitem(micro._WORKERS, "onnxruntime", 1)
-    return made, given
 
 
-def ready(made):
-    """The first process, once it is the one that encodes."""
-    [encoders] = made
-    assert encoders.wait_until_ready(30)
-    encoders.encode(["good"], offsets=False)  # this process had its turn
-    return encoders._processes[0]
-
-
-def test_a_process_tokenizes_for_the_batches(session, beside):
-    made, given = beside
+def test_one_worker_answers_all(session, one_worker):
     texts = [f"{text} {number}" if text else text for number in range(8) for text in TEXTS]
     reading = read_texts(session, texts)
     with MicroBatcher(session, max_wait_ms=1, max_batch=16) as batcher:
-        process = ready(made)
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(batcher.read, texts))
-        assert sorted(map(str, given)) == sorted(map(str, texts))
-        # When it is lost nobody notices.
-        process.kill()
-        for _ in range(3):
-            assert_same(batcher.read(texts[0]), row(reading, 0))
-        assert len(given) == len(texts) + 1
+        assert batcher.stats().answered == len(texts)
     for number, answer in enumerate(answers):
         assert_same(answer, row(reading, number))
-    assert not made[0]._processes, "closing the batcher ended it"
 
 
-def test_a_callback_may_close_a_batcher_that_has_more_to_answer(session, beside):
-    made, _ = beside
+def test_a_callback_may_close_a_batcher_that_has_more_to_answer(session, one_worker):
     batcher = MicroBatcher(session, max_batch=1)
-    ready(made)
     closed = threading.Event()
     first = batcher.submit("good phone " * 100)
     first.add_done_callback(lambda _: (batcher.close(), closed.set()))
@@ -198,7 +165,7 @@ def test_a_callback_may_close_a_batcher_that_has_more_to_answer(session, beside)
     batcher.close()
 
 
-def test_a_callback_may_read_but_not_wait_for_room(session, beside):
+def test_a_callback_may_read_but_not_wait_for_room(session, one_worker):
     reading = read_texts(session, ["bad price"])
     said, done = [], threading.Event()
     with MicroBatcher(session, max_batch=1, max_queue=2) as batcher:
@@ -221,7 +188,7 @@ def test_a_callback_may_read_but_not_wait_for_room(session, beside):
     assert isinstance(said[1], BusyError)
 
 
-def test_a_callback_that_closed_the_batcher_reads_no_more(session, beside):
+def test_a_callback_that_closed_the_batcher_reads_no_more(session, one_worker):
     said, done = [], threading.Event()
     batcher = MicroBatcher(session)
 

@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
+from time import monotonic, sleep
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING: no stream waits for the default one
 _CAPTURE_THREAD_LOCAL: Final = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
+_LEAVING_S: Final = 5.0  # what the process's end waits for other threads that use the device
 
 
 class OutOfDeviceMemory(EngineError):  # noqa: N818 - it says what it is
@@ -77,6 +79,8 @@ class Device:
         self.name = str(device.name())
         self._context = device.retain_primary_context()
         self._local = threading.local()
+        self._inside: set[int] = set()  # threads that the context is current in
+        self._released = False
         self._process = os.getpid()
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -88,20 +92,34 @@ class Device:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Make the device current in this thread. May be nested; always leaves the thread as it was."""
+        """Make the device current in this thread. May be nested; always leaves the thread as it was.
+
+        Raises ModelError once the process ends.
+        """
         depth = getattr(self._local, "depth", 0)
+        me = threading.get_ident()
+        if not depth:
+            self._inside.add(me)
+            if self._released:  # looked at after the thread is among those that release() waits for
+                self._inside.discard(me)
+                raise ModelError(f"The process ends, and {self.name} was given back. End this thread before.")
         # Before the push, and not taken back when an interrupt comes between it and the block: release() then pops.
         self._local.depth = depth + 1
         try:
             self._context.push()
         except self.error:
-            self._local.depth = depth
+            self._leave(depth)
             raise
         try:
             yield
         finally:
             self._driver.Context.pop()
-            self._local.depth = depth
+            self._leave(depth)
+
+    def _leave(self, depth: int) -> None:
+        self._local.depth = depth
+        if not depth:
+            self._inside.discard(threading.get_ident())
 
     def stream(self) -> Any:
         """A stream of its own order; ``handle`` is what TensorRT takes."""
@@ -173,6 +191,8 @@ class Device:
         for user in list(self.users):
             with contextlib.suppress(Exception):
                 user.close()
+        self._released = True
+        self._wait_for_others()
         with contextlib.suppress(Exception):
             # An interrupt between a push and its block leaves one behind.
             for _ in range(getattr(self._local, "depth", 0)):
@@ -180,6 +200,12 @@ class Device:
                     self._driver.Context.pop()
         with contextlib.suppress(Exception):
             self._context.detach()
+
+    def _wait_for_others(self) -> None:
+        """Until no other thread has the context: one that Python ends with it brings the whole process down."""
+        end = monotonic() + _LEAVING_S
+        while self._inside - {threading.get_ident()} and monotonic() < end:
+            sleep(0.001)
 
 
 class Graph:

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from workbench.errors import BusyError, ModelError, ParameterError
-from workbench.runtime.read import check_tasks, make_encoders, read_texts
+from workbench.runtime.read import check_tasks, read_texts
 from workbench.runtime.requests import Answer, Reply, Request, answers_of, fail, is_late
 from workbench.runtime.session import Session
 
@@ -30,9 +30,6 @@ _WORKERS: Final = {"onnxruntime": 2, "tensorrt": 1}
 network takes a fraction of a millisecond, and what is left is Python, which one thread does as fast as two: two took
 the interpreter's lock from each other so often that others waited 30 ms for it. 64 threads with 1,200 requests a
 second got 99 of 100 answers within 61 ms from two workers, and within 13 ms from one (16 cores, one H100)."""
-
-_PROCESSES: Final = 1
-"""Processes that tokenize for a GPU's batches: half of what Python does for a batch of few."""
 
 _REMEMBERED: Final = 10_000  # latencies that percentiles are taken from
 _CLOSED: Final = "The MicroBatcher is closed. Make a new one."
@@ -87,9 +84,8 @@ class MicroBatcher:
     While a batch runs the next one gathers, so that batches grow with the load by themselves. At most ``max_queue``
     requests wait; a further caller is held until there is room. ``tasks``: what is read where a request names none;
     by default all that the model gives. On a GPU the session is prepared for small batches of these, which takes a
-    few seconds, and a process that tokenizes is started beside. Close the batcher before its session; as a context
-    manager it answers what waits and then ends. Raises ParameterError for numbers that make no sense and ModelError
-    for a task that the model does not give.
+    few seconds. Close the batcher before its session; as a context manager it answers what waits and then ends.
+    Raises ParameterError for numbers that make no sense and ModelError for a task that the model does not give.
     """
 
     def __init__(
@@ -114,13 +110,7 @@ class MicroBatcher:
         self._wait_when_idle = wait_when_idle
         self._known_tasks: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._tasks = self._checked(tuple(tasks) if tasks is not None else tuple(session.spec.outputs))
-        self._encoders = make_encoders(session, most=_PROCESSES)
-        self._encoders.start()
-        try:
-            session.prepare(self._tasks)
-        except BaseException:
-            self._encoders.close()
-            raise
+        session.prepare(self._tasks)
         self._queue: deque[Request] = deque()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # something waits and nobody gathers it
@@ -145,7 +135,6 @@ class MicroBatcher:
                 worker.start()
         except BaseException:  # no more threads
             self._stop("The MicroBatcher could not be started.")
-            self._encoders.close()
             raise
 
     def read(
@@ -166,7 +155,7 @@ class MicroBatcher:
             wanted = self._tasks if tasks is None else self._checked(tuple(tasks))
             if self._closed:
                 raise ModelError(self._broken or _CLOSED)
-            return answers_of(read_texts(self._session, [_checked_text(text)], wanted, encoders=self._encoders))[0]
+            return answers_of(read_texts(self._session, [_checked_text(text)], wanted))[0]
         future = Reply()
         request = self._enqueue(future, text, tasks, deadline_ms, block)
         try:
@@ -225,7 +214,6 @@ class MicroBatcher:
         for worker in self._workers:
             if worker is not threading.current_thread():  # a future's callback may close it
                 worker.join()
-        self._encoders.close()
         atexit.unregister(self._exit)
 
     def __enter__(self) -> MicroBatcher:
@@ -344,8 +332,7 @@ class MicroBatcher:
         for tasks, requests in groups.items():
             try:
                 texts = [request.text for request in requests]
-                reading = read_texts(self._session, texts, tasks, encoders=self._encoders)
-                answers = answers_of(reading)
+                answers = answers_of(read_texts(self._session, texts, tasks))
             except Exception as error:  # every caller hears of it, and the next batch is another matter
                 self._count(requests, "failed")
                 fail(requests, error)
