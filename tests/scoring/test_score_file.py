@@ -10,7 +10,10 @@ import polars as pl
 import pytest
 
 from workbench.errors import ModelError, ParameterError
+from workbench.runtime import open_session
+from workbench.runtime.workers import Encoders
 from workbench.scoring import SCORE_SCHEMA, files, score, score_file
+from workbench.scoring.api import Scorer
 from workbench.tasks.labels import TASKS
 
 ROWS = {
@@ -86,6 +89,29 @@ def test_rows_keep_their_order_over_chunks(tmp_path, suffix, run, monkeypatch, c
     assert run(tmp_path / "in.parquet", out, tasks=["sentiment"], progress=True).rows == count
     assert [int(n) for n in load(out)["n"]] == list(range(count))
     assert "100/100" in capsys.readouterr().err
+
+
+def test_the_first_chunks_are_small_where_several_processes_tokenize(tmp_path, tiny, run):
+    sizes = []
+
+    class Seen(Scorer):
+        def score_chunks(self, chunks, **options):
+            sizes.clear()
+            return super().score_chunks((sizes.append(len(chunk)) or chunk for chunk in chunks), **options)
+
+    frame = pl.DataFrame({"comment": [f"good price {n % 997}" for n in range(12_000)]})
+    frame.write_parquet(tmp_path / "in.parquet")
+    for workers, cut in ((0, [4096, 4096, 3808]), (3, [683] * 5 + [681, 4096, 3808])):
+        with (
+            open_session(tiny) as session,
+            Encoders(session.encoder, workers=workers) as kept,
+            contextlib.closing(Seen({session: ("sentiment",)}, encoders={session: kept})) as scorer,
+        ):
+            assert scorer.workers == workers
+            run(tmp_path / "in.parquet", tmp_path / f"out{workers}.parquet", scorer=scorer)
+            assert kept._seen == len(frame)
+        assert sizes == cut
+    assert load(tmp_path / "out0.parquet").equals(load(tmp_path / "out3.parquet"))
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet"])

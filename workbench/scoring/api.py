@@ -111,6 +111,11 @@ class Scorer:
         """The columns of ``score``."""
         return score_columns(self.tasks)
 
+    @property
+    def workers(self) -> int:
+        """How many chunks can be tokenized at once, once there is enough to do: 0 for one, in this process."""
+        return max((self._encoders_of(session).workers for session in self._sessions), default=0)
+
     def score(self, texts: Sequence[str | None] | pl.Series, *, progress: bool = False) -> pl.DataFrame:
         """One row for each text; see ``workbench.score``."""
         checked = _check_texts(texts)

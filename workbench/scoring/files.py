@@ -94,10 +94,13 @@ def score_file(
         read: deque[pl.DataFrame] = deque()
 
         def texts() -> Iterator[list[str | None]]:
+            at_once, cut = scorer.workers, 0
             for chunk in _chunks(frame):
                 own = chunk[text_column].cast(pl.String).to_list()
-                for start, end in split_texts(own):
+                # Those that are tokenized first are small, so that a GPU does not wait long for the first one.
+                for start, end in split_texts(own, parts=at_once if cut < at_once else 1):
                     read.append(chunk[start:end])
+                    cut += 1
                     yield own[start:end]
 
         whole = pl.Schema({**schema, **{names[name]: kind for name, kind in scorer.schema.items()}})

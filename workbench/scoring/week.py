@@ -341,7 +341,8 @@ def _read(
             # A scorer of one session: every row of it is by one engine.
             items, started = list(waiting.items()), perf_counter()
             with closing(Scorer({session: tasks})) as scorer:
-                parts = [items[start:end] for start, end in split_texts([text for _, text in items])]
+                ranges = split_texts([text for _, text in items], parts=scorer.workers)
+                parts = [items[start:end] for start, end in ranges]
                 chunks = ([text for _, text in part] for part in parts)
                 scored = scorer.score_chunks(chunks, expected=len(items), advance=advance)
                 with closing(scored):
