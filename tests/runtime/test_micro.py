@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import subprocess
 import sys
@@ -202,6 +203,27 @@ def test_a_callback_that_closed_the_batcher_reads_no_more(session, one_worker):
     batcher.submit("good").add_done_callback(call)
     assert done.wait(30)
     assert said == ["closed"]
+
+
+def test_a_batcher_whose_threads_cannot_start_leaves_nothing(session, monkeypatch):
+    started, at_exit = [], []
+
+    def start(thread):
+        if thread.name == "micro-batch-1":
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        own(thread)
+
+    own = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "unregister", at_exit.remove)
+    with pytest.raises(RuntimeError, match="new thread"):
+        MicroBatcher(session)
+    assert not at_exit
+    [thread] = started
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_reply_is_what_a_thread_needs_of_a_future():

@@ -145,6 +145,19 @@ def test_what_tokenizes_can_be_kept_from_scorer_to_scorer(tiny):
             assert kept.submit(["good"], offsets=False).result().rows.tolist() == [0], "it was closed"
 
 
+def test_a_scorer_says_how_many_chunks_can_be_tokenized_at_once(tiny, tmp_path):
+    other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
+    with (
+        open_session(tiny) as one,
+        open_session(other) as two,
+        Encoders(one.encoder, workers=3) as three,
+        closing(Scorer({one: ("topics",), two: ("sentiment",)}, encoders={one: three})) as both,
+        closing(Scorer({two: ("sentiment",)})) as alone,
+    ):
+        assert both.workers == 3
+        assert alone.workers == 0, "on a CPU this process does it all"
+
+
 def test_a_session_that_no_processes_were_given_for_has_its_own(tiny, tmp_path):
     other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
     with open_session(tiny) as one, open_session(other) as two, Encoders(one.encoder) as kept:

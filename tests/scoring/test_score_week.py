@@ -17,7 +17,10 @@ from workbench.cli import app
 from workbench.errors import ModelError
 from workbench.insight.scored import join_reviews, prefer_engines
 from workbench.report.figure_scores import sentiment_figure
-from workbench.scoring import score
+from workbench.runtime import read
+from workbench.runtime.read import split_texts
+from workbench.runtime.workers import Encoders
+from workbench.scoring import api, score, week
 from workbench.scoring.texts import TEXT_SCHEMA, select_texts, summarize_texts, text_id
 from workbench.scoring.week import missing_bundle, score_week, score_week_if_bundled, workspace_models
 from workbench.settings import settings
@@ -152,6 +155,27 @@ def test_scores_are_those_of_the_texts_alone(shop: Shop, bundled: Path) -> None:
     assert by_task["entities"]["entities"] == alone["entities"]
     for row in by_task.values():
         assert all(row[n] == alone[n] for n in ("language", "model", "engine_id", "backend", "precision", "reason"))
+
+
+def test_several_processes_that_tokenize_share_a_week(
+    shop: Shop, bundled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(texts: Any, *, parts: int) -> Any:
+        ranges.append(list(split_texts(texts, parts=parts)))
+        return ranges[-1]
+
+    ranges: list[Any] = []
+    monkeypatch.setattr(week, "split_texts", cut)
+    monkeypatch.setattr(read, "_LEAST_TEXTS", 2)
+    monkeypatch.setattr(api, "make_encoders", lambda session: Encoders(session.encoder, workers=2))
+    assert run(shop).texts_read == 6
+    assert [(0, 3), (3, 5)] in ranges
+    rows = {(row["text_id"], row["task"]): row for row in shop.scores().to_dicts()}
+    texts = ["good phone, the price is bad", "很好，物流快", "👍", "!!! ???", "bad bad bad"]
+    alone = score(texts, models=dict.fromkeys(TASKS, bundled)).to_dicts()
+    for text, own in zip(texts, alone, strict=True):
+        assert rows[text_id(text), "sentiment"]["sentiment"] == own["sentiment"]
+        assert rows[text_id(text), "topics"]["topics"] == own["topics"]
 
 
 def test_nothing_is_scored_twice(shop: Shop, bundled: Path) -> None:

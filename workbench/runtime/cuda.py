@@ -80,7 +80,7 @@ class Device:
         self._context = device.retain_primary_context()
         self._local = threading.local()
         self._inside: set[int] = set()  # threads that the context is current in
-        self._released = False
+        self._released_by: int | None = None  # the thread that ends the process
         self._process = os.getpid()
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -100,7 +100,7 @@ class Device:
         me = threading.get_ident()
         if not depth:
             self._inside.add(me)
-            if self._released:  # looked at after the thread is among those that release() waits for
+            if self._released_by not in (None, me):  # looked at when release() already waits for this thread
                 self._inside.discard(me)
                 raise ModelError(f"The process ends, and {self.name} was given back. End this thread before.")
         # Before the push, and not taken back when an interrupt comes between it and the block: release() then pops.
@@ -113,8 +113,10 @@ class Device:
         try:
             yield
         finally:
-            self._driver.Context.pop()
-            self._leave(depth)
+            try:
+                self._driver.Context.pop()
+            finally:
+                self._leave(depth)
 
     def _leave(self, depth: int) -> None:
         self._local.depth = depth
@@ -188,18 +190,24 @@ class Device:
         """Close all users and give the context back; for the end of the process."""
         if os.getpid() != self._process:
             return  # a fork: the context is the parent's
+        try:
+            self._close_users()
+            self._released_by = threading.get_ident()
+            self._wait_for_others()
+            self._close_users()  # what another thread had not finished to load
+        finally:  # also after Ctrl-C: a context that is left behind brings the process down
+            with contextlib.suppress(Exception):
+                # An interrupt between a push and its block leaves one behind.
+                for _ in range(getattr(self._local, "depth", 0)):
+                    if self._driver.Context.get_current() is not None:
+                        self._driver.Context.pop()
+            with contextlib.suppress(Exception):
+                self._context.detach()
+
+    def _close_users(self) -> None:
         for user in list(self.users):
             with contextlib.suppress(Exception):
                 user.close()
-        self._released = True
-        self._wait_for_others()
-        with contextlib.suppress(Exception):
-            # An interrupt between a push and its block leaves one behind.
-            for _ in range(getattr(self._local, "depth", 0)):
-                if self._driver.Context.get_current() is not None:
-                    self._driver.Context.pop()
-        with contextlib.suppress(Exception):
-            self._context.detach()
 
     def _wait_for_others(self) -> None:
         """Until no other thread has the context: one that Python ends with it brings the whole process down."""

@@ -84,7 +84,7 @@ class MicroBatcher:
     While a batch runs the next one gathers, so that batches grow with the load by themselves. At most ``max_queue``
     requests wait; a further caller is held until there is room. ``tasks``: what is read where a request names none;
     by default all that the model gives. On a GPU the session is prepared for small batches of these, which takes a
-    few seconds. A full collection of garbage stops all threads for 10 to 40 ms: a service may call gc.freeze() once
+    few seconds. A full collection of garbage stops all threads for 10 to 60 ms: a service may call gc.freeze() once
     it is warm. Close the batcher before its session; as a context manager it answers what waits and then ends.
     Raises ParameterError for numbers that make no sense and ModelError for a task that the model does not give.
     """
@@ -136,6 +136,7 @@ class MicroBatcher:
                 worker.start()
         except BaseException:  # no more threads
             self._stop("The MicroBatcher could not be started.")
+            atexit.unregister(self._exit)
             raise
 
     def read(

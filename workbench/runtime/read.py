@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
@@ -124,25 +124,22 @@ def read_texts(
     texts: Sequence[str | None],
     tasks: Sequence[str] = TASKS,
     *,
-    encoders: Encoders | None = None,
     progress: bool = False,
 ) -> Reading:
     """Read ``texts`` with ``session`` for ``tasks``.
 
-    ``encoders`` tokenize, if given, and stay open: those of the session (``make_encoders``). A text that nothing can
-    be said about gets a row with a reason. The same text gives the same answer whatever stands beside it. Texts are
-    read in chunks, so that memory grows with the answers only.
+    A text that nothing can be said about gets a row with a reason. The same text gives the same answer whatever
+    stands beside it. Texts are read in chunks, so that memory grows with the answers only.
     Raises ModelError when the model does not give a task.
     """
     wanted = check_tasks(session, tasks)
     chunks = [texts[start:end] for start, end in split_texts(texts)]
     if len(chunks) < 2 and not progress:  # nothing to overlap and nothing to show: a few requests, perhaps
-        return _reading([_read_here(session, chunk, wanted, encoders) for chunk in chunks], wanted, session)
-    with ExitStack() as stack:
-        own = encoders if encoders is not None else stack.enter_context(make_encoders(session))
-        advance = stack.enter_context(reading_bar(len(texts), progress))
-        own.expect(len(texts))
-        parts = list(read_chunks(session, share_texts(texts, own), wanted, encoders=own, advance=advance))
+        return _reading([_read_here(session, chunk, wanted) for chunk in chunks], wanted, session)
+    with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
+        encoders.expect(len(texts))
+        chunks_of_all = share_texts(texts, encoders)
+        parts = list(read_chunks(session, chunks_of_all, wanted, encoders=encoders, advance=advance))
     return _reading(parts, wanted, session)
 
 
@@ -187,7 +184,7 @@ def read_chunks(
 
 
 def _read_here(
-    session: Session, texts: Sequence[str | None], tasks: tuple[str, ...], encoders: Encoders | None
+    session: Session, texts: Sequence[str | None], tasks: tuple[str, ...], encoders: Encoders | None = None
 ) -> Answers:
     """Everything in the caller's thread, but for what processes tokenize."""
     reader = _Reader(session, tasks)
@@ -195,12 +192,11 @@ def _read_here(
     return reader.read(texts, encode(texts, offsets=reader.offsets), _Count(None))
 
 
-def make_encoders(session: Session, *, most: int = _MOST_ENCODERS) -> Encoders:
-    """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare, but
-    ``most`` at most."""
+def make_encoders(session: Session) -> Encoders:
+    """What tokenizes for ``session``: this process, and for a GPU as many others as there are cores to spare."""
     cores = usable_cores()
     # A CPU that runs the network has no core to spare and no need: its network takes fifty times as long.
-    spare = min(cores - 2, most) if session.backend != "onnxruntime" and cores >= 4 else 0
+    spare = min(cores - 2, _MOST_ENCODERS) if session.backend != "onnxruntime" and cores >= 4 else 0
     return Encoders(session.encoder, workers=spare)
 
 

@@ -173,7 +173,7 @@ class TensorRtSession:
         """Get ready for single texts and batches of a few; see workbench.runtime.session.Session.
 
         A packed engine whose single texts run as CUDA graphs gets a graph of each of some forty shapes in every slot,
-        which takes a second or two and some device memory. Others need nothing.
+        which takes some three seconds and device memory. Others need nothing.
         """
         self._check_request(PackedTexts(np.empty(0, np.int32), np.zeros(1, np.int32)), outputs)
         machine = self._machine
