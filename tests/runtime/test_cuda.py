@@ -173,7 +173,7 @@ def test_no_other_thread_uses_it_after_the_end(device, driver):
     in_a_thread(work)
     assert len(said) == 1
     assert not +driver.depths
-    assert not device._inside
+    assert not device._depths
 
 
 def test_an_interrupt_between_push_and_block_is_mended_at_the_end(device, driver):
@@ -196,7 +196,7 @@ def test_a_thread_whose_driver_fails_is_forgotten(device, driver, fails):
             pass
 
     in_a_thread(work)
-    assert not device._inside
+    assert not device._depths
     driver.fails = None
     with device.active():
         assert driver.depths[threading.get_ident()] == 1

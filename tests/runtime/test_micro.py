@@ -546,7 +546,7 @@ def test_a_callback_may_close_the_batcher(session):
 EXIT = """
 import sys, threading
 from time import sleep
-from workbench.runtime import micro, open_session
+from workbench.runtime import open_session
 from workbench.runtime.micro import MicroBatcher
 
 session = open_session(sys.argv[1], backend="onnxruntime", threads=1)

@@ -194,7 +194,7 @@ def test_what_tokenizes_says_in_how_many_chunks_a_list_is_read(session):
     ):
         assert [len(chunk) for chunk in read.share_texts(texts, none)] == [3000]
         assert [len(chunk) for chunk in read.share_texts(texts, two)] == [750] * 4
-        assert [len(chunk) for chunk in read.share_texts(texts[:2560], none, two, many)] == [640] * 4
+        assert [len(chunk) for chunk in read.share_texts(texts[:2560], many)] == [640] * 4
         found = [list(read.read_chunks(session, read.share_texts(texts, own), encoders=own)) for own in (none, two)]
     assert [len(parts) for parts in found] == [1, 4]
     whole, parts = found
@@ -202,6 +202,18 @@ def test_what_tokenizes_says_in_how_many_chunks_a_list_is_read(session):
         together = np.concatenate([getattr(part, column) for part in parts])
         assert together.tobytes() == getattr(whole[0], column).tobytes()
     assert [entities for part in parts for entities in part.entities] == whole[0].entities
+
+
+def test_a_lone_list_is_read_without_processes(session):
+    texts = ["good price", None, "质量很好", "bad " * 400]
+    whole = read_texts(session, texts)
+    with Encoders(session.encoder, workers=1) as encoders:
+        encoders.start()
+        assert encoders.wait_until_ready(30)
+        encoders._processes[0].kill()  # nobody is told of a process that was lost
+        [part] = read.read_chunks(session, [texts], encoders=encoders)
+    assert part.p_sentiment.tobytes() == whole.p_sentiment.tobytes()
+    assert part.entities == whole.entities
 
 
 def test_the_same_words_are_read_once(session, monkeypatch):

@@ -69,23 +69,6 @@ def test_processes_are_waited_for(encoder):
         assert len(encoders._processes) == 2
 
 
-def test_a_few_texts_in_the_callers_own_thread(encoder):
-    with Encoders(encoder) as encoders:
-        encoders.start()
-        same(encoders.encode(TEXTS, offsets=True), encoder.encode_columns(TEXTS, offsets=True))
-        assert not encoders._processes
-    with Encoders(encoder, workers=1) as encoders:
-        encoders.start()
-        process = process_of(encoders)
-        same(encoders.encode(TEXTS, offsets=True), encoder.encode_columns(TEXTS, offsets=True))
-        # Whoever waits for a request is not told of a process that was lost.
-        process.kill()
-        same(encoders.encode(TEXTS, offsets=False), encoder.encode_columns(TEXTS, offsets=False))
-        same(encoders.encode(TEXTS, offsets=False), encoder.encode_columns(TEXTS, offsets=False))
-        assert not encoders._ready
-    assert len(encoders.encode(TEXTS, offsets=False)) == len(TEXTS), "there is nothing that close ended"
-
-
 def test_an_interrupted_request_leaves_nothing_for_the_next(encoder):
     other = ["bad phone", "很好", "price"]
     with Encoders(encoder, workers=1) as encoders:
@@ -95,9 +78,9 @@ def test_an_interrupted_request_leaves_nothing_for_the_next(encoder):
         os.kill(number, signal.SIGSTOP)  # so that the interrupt comes while its answer is waited for
         threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
-            encoders.encode(["good"], offsets=False)
-        assert not encoders._ready
-        same(encoders.encode(other, offsets=False), encoder.encode_columns(other, offsets=False))
+            encoders.submit(["good"], offsets=False).result()
+        os.kill(number, signal.SIGCONT)
+        same(encoders.submit(other, offsets=False).result(10), encoder.encode_columns(other, offsets=False))
         same(encoders.submit(TEXTS, offsets=False).result(10), encoder.encode_columns(TEXTS, offsets=False))
 
 

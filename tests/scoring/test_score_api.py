@@ -145,7 +145,7 @@ def test_what_tokenizes_can_be_kept_from_scorer_to_scorer(tiny):
             assert kept.submit(["good"], offsets=False).result().rows.tolist() == [0], "it was closed"
 
 
-def test_a_scorer_says_how_many_chunks_can_be_tokenized_at_once(tiny, tmp_path):
+def test_a_scorer_says_how_many_chunks_can_be_tokenized_at_once(tiny, tmp_path, monkeypatch):
     other = make_tiny_model(tmp_path / "other", toml=TOML.replace('"tiny"', '"second"'), seed=3)
     with (
         open_session(tiny) as one,
@@ -156,6 +156,16 @@ def test_a_scorer_says_how_many_chunks_can_be_tokenized_at_once(tiny, tmp_path):
     ):
         assert both.workers == 3
         assert alone.workers == 0, "on a CPU this process does it all"
+        # The list is cut for those of which there are most.
+        own, sizes = Scorer.score_chunks, []
+
+        def seen(scorer, chunks, **options):
+            return own(scorer, (sizes.append(len(chunk)) or chunk for chunk in chunks), **options)
+
+        monkeypatch.setattr(Scorer, "score_chunks", seen)
+        for scorer in (both, alone):
+            scorer.score(["good price"] * 2560)
+        assert sizes == [640] * 4 + [2560]
 
 
 def test_a_session_that_no_processes_were_given_for_has_its_own(tiny, tmp_path):

@@ -28,7 +28,6 @@ from workbench.runtime.workers import Encoders
 __all__: list[str] = []
 
 _RUNTIME = ("numpy", "tokenizers", "pycuda")
-_MANY = 1_000_000
 _START_S = 10.0  # how long the processes that tokenize are waited for; fourteen take 1.3 s
 _STEP = 32  # between the sizes of single texts that are recorded
 _BESIDE = ("tensorrt", "tensorrt-bindings", "tensorrt-libs", "tensorrt-rtx", "onnxruntime", "polars")
@@ -68,7 +67,7 @@ class _Work:
             self.session = open_engine(self.engine)
         # As in a service that goes on reading: what tokenizes is started once, and runs when measuring begins.
         self.encoders = make_encoders(self.session)
-        self.encoders.expect(_MANY)
+        self.encoders.start()
         rows = self._rows(self.texts)
         self.ids = np.concatenate(rows)
         self.starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])

@@ -78,8 +78,7 @@ class Device:
         device = driver.Device(ordinal)
         self.name = str(device.name())
         self._context = device.retain_primary_context()
-        self._local = threading.local()
-        self._inside: set[int] = set()  # threads that the context is current in
+        self._depths: dict[int, int] = {}  # how often the context was pushed, by thread
         self._released_by: int | None = None  # the thread that ends the process
         self._process = os.getpid()
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -96,19 +95,20 @@ class Device:
 
         Raises ModelError once the process ends.
         """
-        depth = getattr(self._local, "depth", 0)
         me = threading.get_ident()
-        if not depth:
-            self._inside.add(me)
-            if self._released_by not in (None, me):  # looked at when release() already waits for this thread
-                self._inside.discard(me)
-                raise ModelError(f"The process ends, and {self.name} was given back. End this thread before.")
+        depth = self._depths.get(me, 0)
         # Before the push, and not taken back when an interrupt comes between it and the block: release() then pops.
-        self._local.depth = depth + 1
+        self._depths[me] = depth + 1
+        if not depth and self._released_by not in (
+            None,
+            me,
+        ):  # release() waits for this thread by now
+            self._leave(me, depth)
+            raise ModelError(f"The process ends, and {self.name} was given back. End this thread before.")
         try:
             self._context.push()
         except self.error:
-            self._leave(depth)
+            self._leave(me, depth)
             raise
         try:
             yield
@@ -116,12 +116,13 @@ class Device:
             try:
                 self._driver.Context.pop()
             finally:
-                self._leave(depth)
+                self._leave(me, depth)
 
-    def _leave(self, depth: int) -> None:
-        self._local.depth = depth
-        if not depth:
-            self._inside.discard(threading.get_ident())
+    def _leave(self, thread: int, depth: int) -> None:
+        if depth:
+            self._depths[thread] = depth
+        else:
+            self._depths.pop(thread, None)
 
     def stream(self) -> Any:
         """A stream of its own order; ``handle`` is what TensorRT takes."""
@@ -198,7 +199,7 @@ class Device:
         finally:  # also after Ctrl-C: a context that is left behind brings the process down
             with contextlib.suppress(Exception):
                 # An interrupt between a push and its block leaves one behind.
-                for _ in range(getattr(self._local, "depth", 0)):
+                for _ in range(self._depths.get(threading.get_ident(), 0)):
                     if self._driver.Context.get_current() is not None:
                         self._driver.Context.pop()
             with contextlib.suppress(Exception):
@@ -212,7 +213,7 @@ class Device:
     def _wait_for_others(self) -> None:
         """Until no other thread has the context: one that Python ends with it brings the whole process down."""
         end = monotonic() + _LEAVING_S
-        while self._inside - {threading.get_ident()} and monotonic() < end:
+        while self._depths.keys() - {threading.get_ident()} and monotonic() < end:
             sleep(0.001)
 
 

@@ -120,11 +120,7 @@ class Answers:
 
 
 def read_texts(
-    session: Session,
-    texts: Sequence[str | None],
-    tasks: Sequence[str] = TASKS,
-    *,
-    progress: bool = False,
+    session: Session, texts: Sequence[str | None], tasks: Sequence[str] = TASKS, *, progress: bool = False
 ) -> Reading:
     """Read ``texts`` with ``session`` for ``tasks``.
 
@@ -138,8 +134,8 @@ def read_texts(
         return _reading([_read_here(session, chunk, wanted) for chunk in chunks], wanted, session)
     with make_encoders(session) as encoders, reading_bar(len(texts), progress) as advance:
         encoders.expect(len(texts))
-        chunks_of_all = share_texts(texts, encoders)
-        parts = list(read_chunks(session, chunks_of_all, wanted, encoders=encoders, advance=advance))
+        shares = share_texts(texts, encoders)
+        parts = list(read_chunks(session, shares, wanted, encoders=encoders, advance=advance))
     return _reading(parts, wanted, session)
 
 
@@ -161,7 +157,7 @@ def read_chunks(
     ahead = list(islice(source, 2))
     if len(ahead) < 2 and advance is None:  # nothing to overlap and nothing to show
         for chunk in ahead:
-            yield _read_here(session, chunk, wanted, encoders)
+            yield _read_here(session, chunk, wanted)
         return
     reader, count = _Reader(session, wanted), _Count(advance)
     waiting: deque[tuple[Future[EncodedTexts], Future[Answers]]] = deque()
@@ -183,13 +179,10 @@ def read_chunks(
         runs.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_here(
-    session: Session, texts: Sequence[str | None], tasks: tuple[str, ...], encoders: Encoders | None = None
-) -> Answers:
-    """Everything in the caller's thread, but for what processes tokenize."""
+def _read_here(session: Session, texts: Sequence[str | None], tasks: tuple[str, ...]) -> Answers:
+    """Everything in the caller's thread."""
     reader = _Reader(session, tasks)
-    encode = session.encoder.encode_columns if encoders is None else encoders.encode
-    return reader.read(texts, encode(texts, offsets=reader.offsets), _Count(None))
+    return reader.read(texts, session.encoder.encode_columns(texts, offsets=reader.offsets), _Count(None))
 
 
 def make_encoders(session: Session) -> Encoders:
@@ -213,10 +206,9 @@ def check_tasks(session: Session, tasks: Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
-def share_texts(texts: Sequence[str | None], *encoders: Encoders) -> Iterator[Sequence[str | None]]:
-    """``texts`` in chunks of which each of ``encoders`` has enough for all its processes; see ``split_texts``."""
-    parts = max((one.workers for one in encoders), default=1)
-    for start, end in split_texts(texts, parts=parts):
+def share_texts(texts: Sequence[str | None], encoders: Encoders) -> Iterator[Sequence[str | None]]:
+    """``texts`` in chunks of which ``encoders`` have enough for all their processes; see ``split_texts``."""
+    for start, end in split_texts(texts, parts=encoders.workers):
         yield texts[start:end]
 
 

@@ -111,18 +111,10 @@ class Encoders:
         self.expect(self._seen)
         return self._threads.submit(self._encode, texts, offsets)
 
-    def encode(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
-        """``submit`` in the caller's own thread, for a few texts; this process encodes them where no other can."""
-        if self._ready:
-            with suppress(queue.Empty, ModelError):
-                return self._encode_with(self._free.get_nowait(), texts, offsets)
-        return self._encoder.encode_columns(texts, offsets=offsets)
-
     def close(self) -> None:
         """End the processes; what is under way raises ModelError. A second call does nothing."""
         with self._changed:
             self._closed = True
-            self._alive = 0  # whoever reads on does it without them
             _kill(self._processes)
             self._changed.notify_all()
         self._starters.shutdown(wait=True, cancel_futures=True)
@@ -140,9 +132,7 @@ class Encoders:
         self.close()
 
     def _encode(self, texts: Sequence[str | None], offsets: bool) -> EncodedTexts:
-        return self._encode_with(self._free.get(), texts, offsets)
-
-    def _encode_with(self, one: _Encodes, texts: Sequence[str | None], offsets: bool) -> EncodedTexts:
+        one = self._free.get()
         try:
             return one.encode_columns(texts, offsets=offsets)
         finally:
@@ -170,7 +160,7 @@ class Encoders:
                 self._changed.notify_all()
             return
         with self._changed:
-            self._alive += not self._closed
+            self._alive += 1
             self._changed.notify_all()
         self._free.put(process)
 
@@ -213,26 +203,17 @@ class _Process:
 
     def encode_columns(self, texts: Sequence[str | None], *, offsets: bool) -> EncodedTexts:
         try:
-            answer = self._ask((list(texts), offsets))
-        except BaseException:
-            # After Ctrl-C, what it has yet to say would be taken for the answer to the next request.
-            self._process.kill()
-            self._process.wait()
-            raise
+            pickle.dump((list(texts), offsets), self._requests, protocol=5)
+            self._requests.flush()
+        except (OSError, ValueError):
+            raise self._gone() from None
+        answer = self._receive()
         if not isinstance(answer, EncodedTexts):
             raise ModelError(
                 f"A process that tokenizes failed: {answer}. See that every text is a str or None and that nothing "
                 "writes to the model folder meanwhile, then try again."
             )
         return answer
-
-    def _ask(self, request: Any) -> Any:
-        try:
-            pickle.dump(request, self._requests, protocol=5)
-            self._requests.flush()
-        except (OSError, ValueError):
-            raise self._gone() from None
-        return self._receive()
 
     def kill(self) -> None:
         """End the process; a thread that waits for it gets ModelError."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import ParameterError
 from workbench.runtime import Session
-from workbench.runtime.read import Answers, make_encoders, read_chunks, reading_bar, share_texts
+from workbench.runtime.read import Answers, make_encoders, read_chunks, reading_bar, split_texts
 from workbench.runtime.workers import Encoders
 from workbench.scoring.choosing import Choice, open_readers
 from workbench.settings import settings
@@ -119,7 +119,7 @@ class Scorer:
     def score(self, texts: Sequence[str | None] | pl.Series, *, progress: bool = False) -> pl.DataFrame:
         """One row for each text; see ``workbench.score``."""
         checked = _check_texts(texts)
-        chunks = share_texts(checked, *map(self._encoders_of, self._sessions))
+        chunks = (checked[start:end] for start, end in split_texts(checked, parts=self.workers))
         with reading_bar(len(checked), progress) as advance:
             frames = list(self.score_chunks(chunks, expected=len(checked), advance=advance))
         return pl.concat(frames) if frames else pl.DataFrame(schema=self.schema)
